@@ -1,0 +1,77 @@
+"""What can be chosen about a DQN. Imports no torch, so that `--help` is quick."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """How the agent learns. Counts are in steps: agent decisions, summed over all environments."""
+
+    learning_rate: float = 1e-4
+    """Step size of the optimizer."""
+    learning_rate_end: float | None = None
+    """Where the learning rate ends, falling in a straight line over the run; constant when not given."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """Adam, or centred RMSProp with decay 0.95 as in Mnih et al. 2015."""
+    optimizer_epsilon: float = 1e-8
+    """What the optimizer adds to its denominator."""
+    gradient_clip_norm: float = 10.0
+    """Gradients are scaled down to this global norm; 0 leaves them as they are."""
+    batch_size: int = 32
+    """Transitions an update learns from."""
+    steps_per_update: int = 4
+    """Steps between two updates; the ratio holds whatever the number of environments."""
+    discount: float = 0.99
+    """γ, a step."""
+    n_steps: int = 1
+    """Rewards summed before bootstrapping."""
+    double: bool = False
+    """Choose the bootstrap action by the online network (van Hasselt et al. 2016)."""
+    dueling: bool = False
+    """Separate streams for state value and advantages (Wang et al. 2016)."""
+    clip_rewards: bool = True
+    """Learn from the signs of rewards. Scores are raw always."""
+    backbone: Literal["nature", "impala"] = "nature"
+    """The convolutional network."""
+    replay_capacity_steps: int = 1_000_000
+    """Transitions remembered; a million of 84×84 take 7.1 GB, as they fill."""
+    learning_starts_steps: int = 80_000
+    """Random steps before the first update."""
+    target_update_steps: int = 1_000
+    """Steps between two copies of the online network into the target network."""
+    epsilon_start: float = 1.0
+    """Share of random actions at first."""
+    epsilon_end: float = 0.01
+    """Share of random actions once `epsilon_steps` have passed."""
+    epsilon_steps: int = 1_000_000
+    """Steps over which epsilon falls in a straight line."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, in words that say what to do, where a value cannot be meant."""
+        checks = [
+            (self.learning_rate > 0, f"learning_rate {self.learning_rate} must be above 0"),
+            (
+                self.learning_rate_end is None or 0 <= self.learning_rate_end <= self.learning_rate,
+                f"learning_rate_end {self.learning_rate_end} must lie between 0 and learning_rate {self.learning_rate}",
+            ),
+            (self.gradient_clip_norm >= 0, f"gradient_clip_norm {self.gradient_clip_norm} must be 0 (off) or above"),
+            (self.batch_size >= 1, f"batch_size {self.batch_size} must be at least 1"),
+            (self.steps_per_update >= 1, f"steps_per_update {self.steps_per_update} must be at least 1"),
+            (0 <= self.discount <= 1, f"discount {self.discount} must lie between 0 and 1"),
+            (self.n_steps >= 1, f"n_steps {self.n_steps} must be at least 1"),
+            (self.target_update_steps >= 1, f"target_update_steps {self.target_update_steps} must be at least 1"),
+            (
+                0 <= self.epsilon_end <= self.epsilon_start <= 1,
+                f"need 0 <= epsilon_end <= epsilon_start <= 1, got {self.epsilon_end} and {self.epsilon_start}",
+            ),
+            (self.epsilon_steps >= 1, f"epsilon_steps {self.epsilon_steps} must be at least 1"),
+            (
+                self.learning_starts_steps <= self.replay_capacity_steps,
+                f"learning_starts_steps {self.learning_starts_steps} would never be held by a replay of "
+                f"{self.replay_capacity_steps} steps: lower it or raise replay_capacity_steps",
+            ),
+        ]
+        for holds, message in checks:
+            if not holds:
+                raise ValueError(message)

@@ -1,0 +1,197 @@
+"""Deep Q-learning: act, prepare a batch, learn from it.
+
+The master weights and the optimizer's moments are float32. With bf16 precision forward and backward passes run on a
+bfloat16 copy of the weights that each update refreshes; the gradients are applied to the master weights in float32.
+"""
+
+import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.config import DQNConfig
+from agents.losses import double_td_error, huber, td_error
+from agents.networks import QNetwork
+from agents.replay import Batch
+from agents.schedules import linear
+from perception.backbones import BACKBONES, unit_scale
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+class PreparedBatch(NamedTuple):
+    """A batch with what does not depend on the online weights already worked out."""
+
+    images_tm1: Tensor  # (B, C, H, W) the states acted in, scaled and in the precision of the forward pass
+    images_t: Tensor  # (B, C, H, W) the states reached, likewise; no channels unless double needs them
+    a_tm1: Tensor  # (B,) int64
+    r_t: Tensor  # (B,) float32
+    discount_t: Tensor  # (B,) float32
+    q_t: Tensor  # (B, A) float32, the target network's values of the states reached
+
+    def split(self, batch_size: int) -> list["PreparedBatch"]:
+        """Cut into batches of `batch_size`."""
+        return [PreparedBatch(*parts) for parts in zip(*(tensor.split(batch_size) for tensor in self), strict=True)]
+
+
+class DQN:
+    """A Q-network, its target network and its optimizer. Of the environment it knows shapes and `num_actions` only."""
+
+    def __init__(
+        self,
+        config: DQNConfig,
+        num_actions: int,
+        *,
+        frame_shape: tuple[int, int] = (84, 84),
+        stack: int = 4,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+        seed: int = 0,
+    ) -> None:
+        """Make an agent with fresh weights, drawn by `seed`; `precision` is float32 or bf16."""
+        self.config, self.num_actions = config, num_actions
+        self.frame_shape, self.stack = frame_shape, stack
+        self.device, self.dtype = torch.device(device), DTYPES[precision]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = QNetwork(BACKBONES[config.backbone](stack), frame_shape, num_actions, config.dueling)
+        self.online = network.to(self.device, memory_format=torch.channels_last)
+        self.target = copy.deepcopy(self.online).to(self.dtype).requires_grad_(False)
+        self.compute = self.online if self.dtype == torch.float32 else copy.deepcopy(self.online).to(self.dtype)
+        self._weights = list(self.online.parameters())
+        self._compute_weights = list(self.compute.parameters())
+        for weight in self._weights:
+            weight.grad = torch.zeros_like(weight)
+        self.optimizer = _make_optimizer(config, self._weights)
+        self._generator = torch.Generator(device=self.device).manual_seed(seed)
+
+    @torch.inference_mode()
+    def q_values(self, frames: NDArray[np.uint8] | Tensor) -> Tensor:
+        """Return action values (B, A) float32 of stacks (B, C, H, W)."""
+        return self.compute(torch.as_tensor(frames, device=self.device)).float()
+
+    @torch.inference_mode()
+    def act(self, frames: NDArray[np.uint8], epsilon: float = 0.0) -> Tensor:
+        """Return actions (B,) int64 for stacks (B, C, H, W): greedy, but uniform with probability `epsilon` each."""
+        draws = torch.rand(2, len(frames), generator=self._generator, device=self.device)
+        uniform = (draws[1] * self.num_actions).long()
+        if epsilon >= 1:
+            return uniform
+        return torch.where(draws[0] < epsilon, uniform, self.q_values(frames).argmax(dim=1))
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch) -> PreparedBatch:
+        """Scale the frames, and value the states reached by the target network, which does not move with updates."""
+        images_t = unit_scale(batch.frames_t, self.dtype)
+        return PreparedBatch(
+            images_tm1=unit_scale(batch.frames_tm1, self.dtype),
+            images_t=images_t if self.config.double else images_t[:, :0],
+            a_tm1=batch.a_tm1,
+            r_t=batch.r_t,
+            discount_t=batch.discount_t,
+            q_t=self.target(images_t).float(),
+        )
+
+    def learn(self, prepared: PreparedBatch) -> dict[str, Tensor]:
+        """Make one update; return `loss`, `td_error` (mean absolute), `q` (mean chosen) and `gradient_norm`, on device."""
+        images_tm1, images_t, a_tm1, r_t, discount_t, q_t = prepared
+        q_tm1 = self.compute(images_tm1).float()
+        if self.config.double:
+            with torch.no_grad():
+                selector = self.compute(images_t).float()
+            error = double_td_error(q_tm1, a_tm1, r_t, discount_t, q_t, selector)
+        else:
+            error = td_error(q_tm1, a_tm1, r_t, discount_t, q_t)
+        loss = huber(error).mean()
+        gradients = torch.autograd.grad(loss, self._compute_weights)
+        norm = self._apply(gradients)
+        with torch.no_grad():
+            chosen = q_tm1.gather(1, a_tm1.unsqueeze(1)).mean()
+            return {"loss": loss.detach(), "td_error": error.abs().mean(), "q": chosen, "gradient_norm": norm}
+
+    @torch.no_grad()
+    def _apply(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Clip the gradients, step the optimizer and refresh the copy; return the gradients' norm before clipping."""
+        masters = [weight.grad for weight in self._weights if weight.grad is not None]
+        torch._foreach_copy_(masters, list(gradients))
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(masters)))
+        if self.config.gradient_clip_norm > 0:
+            excess = (norm / self.config.gradient_clip_norm).clamp(min=1.0)
+            if isinstance(self.optimizer, torch.optim.Adam):
+                # Fused Adam divides by `grad_scale` in the pass that it makes anyway.
+                self.optimizer.grad_scale, self.optimizer.found_inf = excess, torch.zeros_like(excess)  # type: ignore[attr-defined]
+            else:
+                torch._foreach_div_(masters, excess)
+        self.optimizer.step()
+        self._refresh()
+        return norm
+
+    @torch.no_grad()
+    def _refresh(self) -> None:
+        if self.compute is not self.online:
+            torch._foreach_copy_(self._compute_weights, self._weights)
+
+    @torch.no_grad()
+    def update_target(self) -> None:
+        """Copy the online network into the target network."""
+        torch._foreach_copy_(list(self.target.parameters()), self._weights)
+
+    def gradient_norms(self) -> dict[str, float]:
+        """Return the norm of the last update's gradient of each weight, by name."""
+        named = self.online.named_parameters()
+        return {name: float(weight.grad.norm()) for name, weight in named if weight.grad is not None}
+
+    def anneal(self, step: int, total_steps: int) -> float:
+        """Set the learning rate that the schedule has at `step` of `total_steps`; return it."""
+        end = self.config.learning_rate_end
+        rate = linear(step, self.config.learning_rate, self.config.learning_rate if end is None else end, total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the network's float32 weights by name: all that acting needs."""
+        return {name: weight.detach() for name, weight in self.online.state_dict().items()}
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Take weights of any float type into the online network, and refresh its copy.
+
+        Raises:
+            RuntimeError: a name or a shape differs.
+        """
+        self.online.load_state_dict(weights)
+        self._refresh()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what learning on needs besides `weights`: target, optimizer moments, generator; all tensors."""
+        state: dict[str, Any] = {f"target.{name}": tensor for name, tensor in self.target.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        return state | {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.target.load_state_dict({k.removeprefix("target."): v for k, v in state.items() if k.startswith("target.")})
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".")
+                weight = self._weights[int(index)]
+                if value.shape == weight.shape:
+                    value = torch.empty_like(weight).copy_(
+                        value
+                    )  # the memory format of the weight, which was not saved
+                moments.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        self._generator.set_state(state["generator"].cpu())
+
+
+def _make_optimizer(config: DQNConfig, weights: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    if config.optimizer == "adam":
+        return torch.optim.Adam(weights, lr=config.learning_rate, eps=config.optimizer_epsilon, fused=True)
+    return torch.optim.RMSprop(
+        weights, lr=config.learning_rate, alpha=0.95, eps=config.optimizer_epsilon, centered=True, foreach=True
+    )

@@ -1,0 +1,44 @@
+"""The Q-network: a backbone and the head that turns its coarsest map into action values."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perception.backbones import Backbone
+
+
+class QHead(nn.Module):
+    """A 512-unit layer and one value per action (Mnih et al. 2015).
+
+    Dueling (Wang et al. 2016, equation 9) has two such streams: state value plus advantage less the mean advantage.
+    """
+
+    def __init__(self, num_features: int, num_actions: int, dueling: bool, hidden_units: int = 512) -> None:
+        super().__init__()
+        self.advantage_hidden = nn.Linear(num_features, hidden_units)
+        self.advantage = nn.Linear(hidden_units, num_actions)
+        self.dueling = dueling
+        if dueling:
+            self.value_hidden = nn.Linear(num_features, hidden_units)
+            self.value = nn.Linear(hidden_units, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, num_features) to action values (B, A)."""
+        advantage = self.advantage(F.relu(self.advantage_hidden(features)))
+        if not self.dueling:
+            return advantage
+        value = self.value(F.relu(self.value_hidden(features)))
+        return value + advantage - advantage.mean(dim=1, keepdim=True)
+
+
+class QNetwork(nn.Module):
+    """Frames uint8 (B, C, H, W) in, action values (B, A) out."""
+
+    def __init__(self, backbone: Backbone, frame_shape: tuple[int, int], num_actions: int, dueling: bool) -> None:
+        super().__init__()
+        height, width = backbone.map_size(*frame_shape)
+        self.backbone = backbone
+        self.head = QHead(backbone.stages[-1].channels * height * width, num_actions, dueling)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Return action values (B, A) in the dtype of the weights."""
+        return self.head(self.backbone(frames)[-1].flatten(start_dim=1))

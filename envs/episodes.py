@@ -1,0 +1,136 @@
+"""Several games side by side, an explicit seed for each episode, and resets that hide nothing.
+
+Any `gymnasium.vector.VectorEnv` whose `reset` takes a `reset_mask` will do. Where the environment is deterministic given
+an episode's seed, the episode's seed and the actions since are its whole state: `load_state_dict` plays them again.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+from gymnasium.spaces import Discrete
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+
+
+class Episode(NamedTuple):
+    """A whole game."""
+
+    env: int
+    seed: int
+    score: float  # undiscounted sum of the raw rewards
+    length_steps: int
+
+
+class Transition(NamedTuple):
+    """What one step of every environment brought. N environments, C frames a stack."""
+
+    rewards: NDArray[np.float32]  # (N,) raw
+    terminated: NDArray[np.bool_]  # (N,)
+    truncated: NDArray[np.bool_]  # (N,)
+    life_lost: NDArray[np.bool_]  # (N,) a life was lost and the episode goes on
+    last_frames: NDArray[np.uint8]  # (N, H, W) newest frame after the step, before any reset
+    episodes: list[Episode]  # those that ended
+
+
+def episode_seed(seed: int, env: int, episode: int) -> int:
+    """Return the seed of the `episode`-th episode that environment `env` plays in a run seeded by `seed`."""
+    return int(np.random.SeedSequence([seed, env, episode]).generate_state(1)[0]) >> 1
+
+
+class Episodes:
+    """Steps `envs`, resets each environment when its episode ends, and keeps scores.
+
+    `frames` (N, C, H, W) are what to act on next. Use `send`, then `receive`: between the two ALE's emulators run while
+    the caller does something else. The environments' own autoreset is never used.
+    """
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any], action_names: list[str], seed: int) -> None:
+        """Reset all environments. `action_names` is one word per action."""
+        assert isinstance(envs.single_action_space, Discrete)
+        self.envs, self.action_names = envs, action_names
+        self.is_ale = isinstance(envs, AtariVectorEnv)  # ALE's own, which steps while the caller does something else
+        self.num_envs, self.num_actions = envs.num_envs, int(envs.single_action_space.n)
+        self._seed = seed
+        self._episode = np.zeros(self.num_envs, np.int64)  # which episode of its own each environment plays
+        self._lives = np.zeros(self.num_envs, np.int64)
+        self._scores = np.zeros(self.num_envs)
+        self._actions: list[list[int]] = [[] for _ in range(self.num_envs)]
+        self._reset(np.ones(self.num_envs, np.bool_))
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        """Start a step with one action per environment, (N,)."""
+        for log, action in zip(self._actions, actions.tolist(), strict=True):
+            log.append(action)
+        self._sent = actions
+        if isinstance(self.envs, AtariVectorEnv):
+            self.envs.send(actions)
+
+    def receive(self) -> Transition:
+        """Finish the step that `send` started, and reset what ended."""
+        received = self.envs.recv() if isinstance(self.envs, AtariVectorEnv) else self.envs.step(self._sent)
+        self.frames, rewards, terminated, truncated, info = received
+        ended = terminated | truncated
+        lives = self._lives_in(info)
+        life_lost = (lives < self._lives) & ~ended
+        self._lives = lives
+        self._scores += rewards
+        last_frames, episodes = self.frames[:, -1], []
+        if ended.any():
+            for env in np.flatnonzero(ended).tolist():
+                score, length = float(self._scores[env]), len(self._actions[env])
+                episodes.append(Episode(env, self._seed_of(env), score, length))
+                self._episode[env] += 1
+            self._reset(ended)
+        return Transition(np.asarray(rewards, np.float32), terminated, truncated, life_lost, last_frames, episodes)
+
+    def step(self, actions: NDArray[np.int64]) -> Transition:
+        """`send`, then `receive`."""
+        self.send(actions)
+        return self.receive()
+
+    def _reset(self, mask: NDArray[np.bool_]) -> None:
+        """Start the current episode of each environment in `mask` (N,)."""
+        chosen = np.flatnonzero(mask).tolist()
+        seeds = {env: self._seed_of(env) for env in chosen}
+        # ALE takes the seeds of those it resets; Gymnasium's own vector environments one seed or None for each.
+        each: Any = np.array(list(seeds.values()))
+        if not isinstance(self.envs, AtariVectorEnv):
+            each = [seeds.get(env) for env in range(self.num_envs)]
+        self.frames, info = self.envs.reset(seed=each, options={"reset_mask": mask})
+        self._lives = np.where(mask, self._lives_in(info), self._lives)
+        self._scores[mask] = 0.0
+        for env in chosen:
+            self._actions[env] = []
+
+    def _seed_of(self, env: int) -> int:
+        return episode_seed(self._seed, env, int(self._episode[env]))
+
+    def _lives_in(self, info: dict[str, Any]) -> NDArray[np.int64]:
+        return np.asarray(info.get("lives", np.zeros(self.num_envs)), np.int64).copy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return each environment's episode number and the actions since its reset, as JSON takes it."""
+        return {"episode": self._episode.tolist(), "actions": [list(log) for log in self._actions]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Play the actions of each environment's episode again, so that it stands where it stood.
+
+        The longest episode starts first; the others wait in games that are thrown away, so that all arrive together.
+        """
+        episode = np.array(state["episode"], np.int64)
+        logs: list[list[int]] = state["actions"]
+        longest = max(len(log) for log in logs)
+        starts = np.array([longest - len(log) for log in logs])
+        for now in range(longest + 1):
+            self._episode = episode.copy()
+            if now == 0:
+                self._reset(np.ones(self.num_envs, np.bool_))
+            elif (starts == now).any():
+                self._reset(starts == now)
+            if now < longest:
+                self.step(np.array([log[now - s] if now >= s else 0 for log, s in zip(logs, starts, strict=True)]))
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()

@@ -1,0 +1,54 @@
+"""Any game by its name."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.atari import GAMES, action_names, check_game, make_atari, vector_env
+from envs.config import EnvConfig
+from envs.episodes import Episodes
+from envs.pixels import make_pixels
+
+CATCH = "catch"
+
+
+def make_games(config: EnvConfig, num_envs: int, seed: int, *, num_threads: int = 0) -> Episodes:
+    """Return `num_envs` copies of the game that `config` names: Atari, `catch`, or the id of a Gymnasium environment.
+
+    Raises:
+        ValueError: there is no such game, its actions or observations are not those of a pixel game, or an option is
+            given that only Atari games have.
+    """
+    if config.game in GAMES:
+        return make_atari(config, num_envs, seed, num_threads=num_threads)
+    if config.game != CATCH and "-v" not in config.game:
+        check_game(config.game)
+    if config.full_action_space or config.mode is not None or config.difficulty is not None:
+        raise ValueError(f"full_action_space, mode and difficulty are options of Atari games; '{config.game}' is none")
+    return make_pixels("saccade/Catch-v0" if config.game == CATCH else config.game, num_envs, seed)
+
+
+class Screen:
+    """What a person would see of a single game that `games` plays: `show`, then `step` with the same action.
+
+    ALE's vector environment has no colour, so a second one, in colour, plays the same episodes from the same seeds.
+    """
+
+    def __init__(self, config: EnvConfig, games: Episodes, seed: int) -> None:
+        """`config` and `seed` are those that `games`, of one environment, was made with."""
+        self._games = games
+        self._twin: Episodes | None = None
+        if games.is_ale:
+            self._twin = Episodes(vector_env(config, 1, colour=True), action_names(config), seed)
+
+    def show(self) -> NDArray[np.uint8]:
+        """Return the screen as (H, W, 3)."""
+        if self._twin is not None:
+            return self._twin.frames[0, -1]
+        pictures = self._games.envs.render()
+        assert pictures is not None
+        return np.asarray(pictures[0], np.uint8)
+
+    def step(self, action: int) -> None:
+        """Follow the step that the game has made."""
+        if self._twin is not None:
+            self._twin.step(np.array([action]))

@@ -1,0 +1,49 @@
+"""Any Gymnasium environment with images and discrete actions, through Gymnasium's own wrappers."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces, wrappers
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import envs.catch  # noqa: F401 - registers Catch
+from envs.episodes import Episodes
+
+# Environments that offer both take discrete actions only when asked.
+_DISCRETE = {"CarRacing-v3": {"continuous": False}}
+
+
+def make_pixels(env_id: str, num_envs: int, seed: int, **kwargs: Any) -> Episodes:
+    """Return `num_envs` copies of a Gymnasium environment as uint8 (4, 84, 84) stacks of grey frames, reset.
+
+    An environment whose observations are no image is rendered. One that shows (4, 84, 84) already is taken as it is.
+    `kwargs` go to `gymnasium.make`.
+
+    Raises:
+        ValueError: there is no such environment, its actions are not discrete, or it has nothing to show.
+    """
+
+    def make_one() -> gymnasium.Env[Any, Any]:
+        return _preprocessed(env_id, kwargs)
+
+    try:
+        envs = SyncVectorEnv([make_one] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ValueError(f"cannot make '{env_id}': {error}") from error
+    space = envs.single_action_space
+    if not isinstance(space, spaces.Discrete):
+        raise ValueError(f"'{env_id}' has the actions {space}; a DQN needs discrete ones")
+    return Episodes(envs, [str(action) for action in range(int(space.n))], seed)
+
+
+def _preprocessed(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    env = gymnasium.make(env_id, render_mode="rgb_array", **(_DISCRETE.get(env_id, {}) | kwargs))
+    space = env.observation_space
+    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and space.shape == (4, 84, 84):
+        return env
+    if not (isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3):
+        env = wrappers.AddRenderObservation(env, render_only=True)
+    env = wrappers.GrayscaleObservation(env)
+    env = wrappers.ResizeObservation(env, (84, 84))
+    return wrappers.FrameStackObservation(env, 4, padding_type="zero")

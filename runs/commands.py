@@ -1,0 +1,31 @@
+"""What every command shares: reading its options, and ending with one clear line when the input is wrong."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import tyro
+
+Args = TypeVar("Args")
+WRONG_INPUT = 2
+
+
+def run_command(main: Callable[[Args], int], args_type: type[Args]) -> None:
+    """Read `args_type` from the command line, run `main` with it and exit with what it returns."""
+    with refusing_bad_input():
+        args = tyro.cli(args_type)
+    sys.exit(main(args))
+
+
+@contextmanager
+def refusing_bad_input() -> Iterator[None]:
+    """Turn a ValueError, which is what every part raises for a value that cannot be meant, into one line and exit code 2.
+
+    Put around reading and setting up, not around the work itself: an error there is ours and keeps its traceback.
+    """
+    try:
+        yield
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)

@@ -1,0 +1,357 @@
+"""What a run of DQN holds, and what it does around the loop in `train_dqn.py`: counts, numbers, scores, checkpoints."""
+
+import math
+import secrets
+import shutil
+import signal
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.dqn import DQN, PreparedBatch
+from agents.replay import FrameReplay
+from agents.schedules import linear
+from envs.episodes import Transition
+from envs.games import make_games
+from runs import machine
+from runs.checkpoints import (
+    PARTIAL,
+    CheckpointError,
+    CheckpointWriter,
+    find_checkpoint,
+    load_config,
+    load_learner,
+    make_agent,
+    save_json,
+    write_weights,
+)
+from runs.config import ResumeArgs, TrainConfig, to_json
+from runs.evaluate import describe, evaluate
+from runs.folders import RunFolder
+from runs.progress import ProgressDisplay
+from runs.tracking import Tracker
+from runs.watch import record_video
+
+FINAL_EVALUATION_EPISODES = 30
+HELD_OUT_STATES = 256
+LEARNED = ("loss", "td_error", "q", "gradient_norm")
+
+
+class DQNRun:
+    """A run, new or resumed. `steps`, `updates` and `episodes` are what it has done so far."""
+
+    def __init__(self, config: TrainConfig, wandb_id: str, checkpoint: Path | None = None) -> None:
+        """Set everything up; with `checkpoint`, as it was when that was written.
+
+        `config.out`, `device`, `precision` and `num_threads` are settled by now.
+
+        Raises:
+            ValueError: something cannot be meant, does not fit this machine, or cannot be read or written.
+        """
+        assert config.out is not None
+        self.config, self.folder, self._wandb_id = config, config.out, wandb_id
+        machine.settle_thread(config.num_threads)
+        frame_shape, stack = (84, 84), 4
+        if config.device == "cpu":
+            machine.check_memory(FrameReplay.bytes_needed(config.agent.replay_capacity_steps, frame_shape))
+        self.games = make_games(config.env, config.num_envs, config.seed)
+        self.lives_count = config.env.protocol == "classic"
+        shapes = {"num_actions": self.games.num_actions, "frame_shape": frame_shape, "stack": stack}
+        self.agent: DQN = make_agent(config, shapes, config.device)
+        self.replay = FrameReplay(
+            config.agent.replay_capacity_steps,
+            config.num_envs,
+            frame_shape=frame_shape,
+            stack=stack,
+            discount=config.agent.discount,
+            n_steps=config.agent.n_steps,
+            clip_rewards=config.agent.clip_rewards,
+            device=config.device,
+            seed=config.seed,
+        )
+        self.steps = self.updates = self.episodes = 0
+        self.stop_signal = 0
+        self.prepared: list[PreparedBatch] = []
+        self._learned: list[Tensor] = []  # one (4,) of LEARNED an update, since the last row
+        self._held_out: Tensor | None = None
+        self._scores: list[float] = []  # of the games that ended since the last row
+        self._lengths: list[int] = []
+        self._best_score = -math.inf
+        self._last_score: float | None = None
+        self._last_return: float | None = None
+        self._seconds = 0.0
+        self._lock = RunFolder(self.folder, resumed=checkpoint is not None)
+        self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept)
+        if checkpoint is not None:
+            self._load(checkpoint)
+        save_json(
+            self.folder / "config.json",
+            {"config": to_json(config), "versions": machine.versions(), "wandb_id": wandb_id},
+        )
+        self._resumed = checkpoint is not None
+        self._worker = ThreadPoolExecutor(1, "learner", machine.settle_thread, (config.num_threads,))
+        self.display = ProgressDisplay(config.total_steps, self.steps)
+
+    def begin(self) -> None:
+        """Open the trackers and say where the run lives."""
+        self.display.say(
+            f"{self.config.env.game} ({self.config.env.protocol}), {self.agent.num_actions} actions, "
+            f"{self.config.num_envs} environments, {self.config.device} {self.config.precision}, "
+            f"{'resumed at step ' + format(self.steps, ',') if self._resumed else 'new'}: {self.folder}"
+        )
+        self.display.update(self.steps, "starting")
+        self._tracker = Tracker(self.folder, self.config, self._wandb_id, self.steps if self._resumed else None)
+        for message in self._tracker.messages:
+            self.display.say(message)
+        self._clock = time.monotonic() - self._seconds
+        self._row_began, self._row_steps, self._row_updates = time.monotonic(), self.steps, self.updates
+
+    def ask_to_stop(self, number: int, _frame: FrameType | None) -> None:
+        """Note SIGINT or SIGTERM; the loop ends after the step. A second one ends the process at once."""
+        self.stop_signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def epsilon(self) -> float:
+        """Share of random actions at this step: all while the replay warms up."""
+        agent = self.config.agent
+        if self.steps < agent.learning_starts_steps:
+            return 1.0
+        return linear(self.steps, agent.epsilon_start, agent.epsilon_end, agent.epsilon_steps)
+
+    def start_learning(self) -> "Future[list[Tensor]]":
+        """Let the learner's thread make an update with each prepared batch."""
+        return self._worker.submit(_learn, self.agent, self.prepared)
+
+    def finish_learning(self, learning: "Future[list[Tensor]]") -> None:
+        """Wait for the updates and keep their numbers, without fetching them from the device."""
+        learned = learning.result()
+        self.updates += len(learned)
+        self._learned += learned
+
+    def count(self, seen: Transition) -> int:
+        """Count a step of every environment; return how many updates are due for it."""
+        agent, before = self.config.agent, self.steps
+        self.steps += self.config.num_envs
+        self.episodes += len(seen.episodes)
+        self._scores += [episode.score for episode in seen.episodes]
+        self._lengths += [episode.length_steps for episode in seen.episodes]
+        if self.steps < agent.learning_starts_steps or not self.replay.can_sample():
+            return 0
+        if self._held_out is None:
+            self._held_out = self.replay.sample(HELD_OUT_STATES).frames_tm1
+        return self.steps // agent.steps_per_update - before // agent.steps_per_update
+
+    def passed(self, period_steps: int) -> bool:
+        """Whether the last step came to or over a multiple of `period_steps`; never for 0."""
+        return period_steps > 0 and self.steps // period_steps > (self.steps - self.config.num_envs) // period_steps
+
+    def log(self) -> bool:
+        """Write a row of metrics; return False, having saved what there is, when the loss is no longer a number."""
+        learned = torch.stack(self._learned).cpu() if self._learned else torch.zeros(0, len(LEARNED))
+        bad = (~learned.isfinite().all(dim=1)).nonzero()
+        if len(bad):
+            self._save_diverged(self.updates - len(learned) + int(bad[0]) + 1)
+            return False
+        now = time.monotonic()
+        elapsed = max(now - self._row_began, 1e-9)
+        self._seconds = now - self._clock
+        steps_per_second = (self.steps - self._row_steps) / elapsed
+        row: dict[str, float] = {
+            "steps": self.steps,
+            "frames": self.steps * 4,
+            "updates": self.updates,
+            "episodes": self.episodes,
+            "seconds": round(self._seconds, 2),
+            "epsilon": self.epsilon(),
+            "learning_rate": self.agent.optimizer.param_groups[0]["lr"],
+            "replay_fill": len(self.replay) / (self.replay.rows * self.replay.num_envs),
+            "steps_per_second": round(steps_per_second, 1),
+            "updates_per_second": round((self.updates - self._row_updates) / elapsed, 1),
+        }
+        if self._scores:
+            self._last_return = row["return"] = sum(self._scores) / len(self._scores)
+            row["episode_length"] = sum(self._lengths) / len(self._lengths)
+        if len(learned):
+            row |= dict(zip(LEARNED, learned.mean(dim=0).tolist(), strict=True))
+        if self._held_out is not None:
+            row["held_out_q"] = float(self.agent.q_values(self._held_out).amax(dim=1).mean())
+        self._tracker.log(row)
+        self._scores, self._lengths, self._learned = [], [], []
+        self._row_began, self._row_steps, self._row_updates = now, self.steps, self.updates
+        self.display.update(self.steps, self._words(row), steps_per_second)
+        return True
+
+    def _words(self, row: dict[str, float]) -> str:
+        words = f"return {self._last_return:.1f}  " if self._last_return is not None else ""
+        words += f"ε {row['epsilon']:.2f}"
+        if "loss" in row:
+            words += f"  loss {row['loss']:.4f}"
+        return words + (f"  score {self._last_score:.2f}" if self._last_score is not None else "")
+
+    def evaluate(self, episodes: int) -> bool:
+        """Score the agent; keep its weights if they are the best; return whether `stop_at_score` is reached."""
+        config = self.config
+        result = evaluate(self.agent, config.env, episodes, config.evaluation_epsilon, config.seed)
+        self._last_score = result["mean"]
+        row: dict[str, float] = {
+            "steps": self.steps,
+            "seconds": round(time.monotonic() - self._clock, 2),
+            "evaluation_score": result["mean"],
+            "evaluation_score_std": result["std"],
+        }
+        if result["human_normalized"] is not None:
+            row["evaluation_human_normalized"] = result["human_normalized"]
+        self._tracker.log(row)
+        self.display.say(f"step {self.steps:,}: {describe(result)}")
+        save_json(self.folder / "evaluation.json", result | {"steps": self.steps})
+        if config.evaluation_video_steps:
+            video = self.folder / "videos" / f"{self.steps}.mp4"
+            record_video(self.agent, config.env, video, config.seed, 0.0, most_steps=config.evaluation_video_steps)
+            self._tracker.log_video(video, self.steps)
+        if result["mean"] > self._best_score:
+            self._best_score = result["mean"]
+            self._save_weights("best", {"evaluation": result})
+        return config.stop_at_score is not None and result["mean"] >= config.stop_at_score
+
+    def save(self) -> Path | None:
+        """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
+        self._seconds = time.monotonic() - self._clock
+        tensors = {f"prepared.{i}.{name}": t for i, p in enumerate(self.prepared) for name, t in p._asdict().items()}
+        if self._learned:
+            tensors["learned"] = torch.stack(self._learned)
+        if self._held_out is not None:
+            tensors["held_out"] = self._held_out
+        state = {
+            "updates": self.updates,
+            "episodes": self.episodes,
+            "seconds": self._seconds,
+            "scores": self._scores,
+            "lengths": self._lengths,
+            "best_score": self._best_score if math.isfinite(self._best_score) else None,
+            "games": self.games.state_dict(),
+        }
+        about = {"steps": self.steps, "wandb_id": self._wandb_id}
+        try:
+            return self._checkpoints.save(about, self.config, self.agent, self.replay, tensors, state)
+        except OSError as error:
+            self.display.say(
+                f"warning: no checkpoint at step {self.steps:,} ({error.strerror or error}); the last good one stays, "
+                f"training goes on. Make room or give permission in {self.folder}"
+            )
+            return None
+
+    def finish(self, ended: str) -> None:
+        """Save and score what there is, close everything, and say how to go on or where to look."""
+        resume = f"python -m runs.train_dqn --resume '{self.folder}'"
+        if ended in ("done", "score reached"):
+            self.evaluate(FINAL_EVALUATION_EPISODES)
+        if ended != "diverged":
+            self.save()
+            verb = "stopped" if ended == "stopped" else ended
+            more = "" if ended == "stopped" else " --total-steps N"
+            self.display.say(f"{verb} at step {self.steps:,}. To go on: {resume}{more}")
+        self._worker.shutdown()
+        self._tracker.close()
+        self.games.close()
+
+    def _save_weights(self, name: str, about: dict[str, Any]) -> None:
+        """Replace the weights-only folder `name` in the run's folder."""
+        partial, target = self.folder / f".{name}{PARTIAL}", self.folder / name
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            write_weights(partial, self.config, self.agent, {"steps": self.steps, "wandb_id": self._wandb_id} | about)
+            if target.exists():
+                shutil.rmtree(target)
+            partial.rename(target)
+        except OSError as error:
+            self.display.say(f"warning: could not keep the weights in '{target}' ({error.strerror or error})")
+
+    def _save_diverged(self, update: int) -> None:
+        norms = self.agent.gradient_norms()
+        largest = max(norms, key=lambda name: norms[name] if math.isfinite(norms[name]) else math.inf)
+        self._save_weights("diverged", {"update": update, "gradient_norms": {k: str(v) for k, v in norms.items()}})
+        self.display.say(
+            f"error: the loss is not a finite number since update {update:,} (largest gradient: {largest}, norm "
+            f"{norms[largest]:.3g}). What there is lies in '{self.folder / 'diverged'}'; the last good checkpoint stays. "
+            "Lower --learning-rate, then start again or --resume"
+        )
+
+    def _load(self, checkpoint: Path) -> None:
+        tensors, state, segments = load_learner(checkpoint, self.agent, self.replay)
+        self._checkpoints.resume(checkpoint, segments)
+        device = self.agent.device
+        while (prefix := f"prepared.{len(self.prepared)}.") + "q_t" in tensors:
+            fields = {name: tensors[prefix + name].to(device) for name in PreparedBatch._fields}
+            for name in ("images_tm1", "images_t"):
+                fields[name] = fields[name].contiguous(memory_format=torch.channels_last)
+            self.prepared.append(PreparedBatch(**fields))
+        if "learned" in tensors:
+            self._learned = list(tensors["learned"].to(device))
+        if "held_out" in tensors:
+            self._held_out = tensors["held_out"].to(device)
+        about = load_config(checkpoint)[1]
+        self.steps, self.updates, self.episodes = about["steps"], state["updates"], state["episodes"]
+        self._seconds, self._scores, self._lengths = state["seconds"], state["scores"], state["lengths"]
+        if state["best_score"] is not None:
+            self._best_score = state["best_score"]
+        self.games.load_state_dict(state["games"])
+
+
+def _learn(agent: DQN, batches: list[PreparedBatch]) -> list[Tensor]:
+    """Make one update a batch; return the numbers of each, stacked in the order of LEARNED, on the device."""
+    numbers = []
+    for batch in batches:
+        learned = agent.learn(batch)
+        numbers.append(torch.stack([learned[name] for name in LEARNED]))
+    return numbers
+
+
+def new_run(config: TrainConfig) -> DQNRun:
+    """Set up a run from nothing, with what `auto` means here settled.
+
+    Raises:
+        ValueError: something about it cannot be meant or does not fit this machine.
+    """
+    device = machine.choose_device(config.device)
+    name = config.run_name or f"{config.env.game}-{config.preset}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    settled = replace(
+        config,
+        run_name=name,
+        out=(config.out or Path("runs/out") / name).absolute(),
+        device=device,
+        precision=machine.choose_precision(config.precision, device),
+        num_threads=machine.choose_threads(config.num_threads),
+    )
+    return DQNRun(settled, wandb_id=secrets.token_hex(4))
+
+
+def resumed_run(args: ResumeArgs) -> DQNRun:
+    """Set up the run in a folder as it was at its newest checkpoint.
+
+    Raises:
+        ValueError: there is no checkpoint, it is damaged, the run is finished or alive, or the device is absent.
+    """
+    folder = args.resume.absolute()
+    checkpoint = find_checkpoint(folder)
+    if checkpoint == folder:
+        raise CheckpointError(f"'{folder}' is a checkpoint; resume its run's folder: --resume '{folder.parent.parent}'")
+    config, about = load_config(checkpoint)
+    config = replace(
+        config,
+        out=folder,
+        total_steps=args.total_steps or config.total_steps,
+        device=machine.choose_device(args.device or config.device),
+        tracked=replace(config.tracked, tracking=args.tracking or config.tracked.tracking),
+    )
+    if about["steps"] >= config.total_steps:
+        raise CheckpointError(
+            f"'{folder}' is at step {about['steps']:,} and ends at {config.total_steps:,}: give a larger --total-steps"
+        )
+    return DQNRun(config, about["wandb_id"], checkpoint)

@@ -1,0 +1,121 @@
+"""Score an agent over whole games: `python -m runs.evaluate CHECKPOINT --episodes 30`."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tyro
+
+from envs.config import EnvConfig, Protocol
+from runs.commands import refusing_bad_input, run_command
+
+if TYPE_CHECKING:
+    from agents.dqn import DQN
+
+EVALUATION_STREAM = 1_000_000  # keeps the seeds of evaluation episodes apart from those of training
+
+
+def evaluate(agent: "DQN", env: EnvConfig, episodes: int, epsilon: float, seed: int) -> dict[str, Any]:
+    """Play `episodes` whole games, greedily but for a share `epsilon` of random actions.
+
+    The games are divided among the environments beforehand, so that short games do not count more.
+
+    Returns:
+        mean, std (over games), scores (raw), lengths_steps, human_normalized (None without a human score), game,
+        protocol, epsilon, seed.
+    """
+    from envs.games import make_games
+    from envs.scores import human_normalized
+
+    num_envs = min(episodes, 32)
+    quota = np.array([episodes // num_envs + (env < episodes % num_envs) for env in range(num_envs)])
+    games = make_games(env, num_envs, seed + EVALUATION_STREAM)
+    rng = np.random.default_rng(seed)
+    scores: list[list[float]] = [[] for _ in range(num_envs)]
+    lengths: list[int] = []
+    while any(len(mine) < due for mine, due in zip(scores, quota, strict=True)):
+        actions = agent.act(games.frames).cpu().numpy()
+        random = rng.integers(games.num_actions, size=num_envs)
+        transition = games.step(np.where(rng.random(num_envs) < epsilon, random, actions))
+        for episode in transition.episodes:
+            if len(scores[episode.env]) < quota[episode.env]:
+                scores[episode.env].append(episode.score)
+                lengths.append(episode.length_steps)
+    games.close()
+    every = [score for mine in scores for score in mine]
+    mean = float(np.mean(every))
+    return {
+        "game": env.game,
+        "protocol": env.protocol,
+        "episodes": episodes,
+        "epsilon": epsilon,
+        "seed": seed,
+        "mean": mean,
+        "std": float(np.std(every)),
+        "human_normalized": human_normalized(env.game, mean),
+        "scores": every,
+        "mean_length_steps": float(np.mean(lengths)),
+    }
+
+
+@dataclass(frozen=True)
+class EvaluateArgs:
+    """Score an agent over whole games, by raw rewards."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """A checkpoint folder, or a run folder (its newest checkpoint)."""
+    episodes: int = 30
+    """Whole games to play."""
+    protocol: Protocol | None = None
+    """`classic` or `v5`; the one trained under when not given."""
+    epsilon: float = 0.01
+    """Share of random actions."""
+    seed: int = 0
+    """Of the games and the random actions."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    json: Path | None = None
+    """Write the result, with each game's score, to this file."""
+
+
+def main(args: EvaluateArgs) -> int:
+    """Print a line with the score; return the exit code."""
+    from runs import machine
+    from runs.checkpoints import load_agent
+
+    with refusing_bad_input():
+        check_play(args.episodes, args.epsilon)
+        if args.json is not None and not args.json.parent.is_dir():
+            raise ValueError(f"--json {args.json}: there is no folder '{args.json.parent}'")
+        machine.settle_thread(machine.usable_cores())
+        agent, config = load_agent(args.checkpoint, args.device)
+        env = replace(config.env, protocol=args.protocol or config.env.protocol)
+    result = evaluate(agent, env, args.episodes, args.epsilon, args.seed)
+    if args.json is not None:
+        args.json.write_text(json.dumps(result, indent=1))
+    print(describe(result))
+    return 0
+
+
+def check_play(episodes: int, epsilon: float) -> None:
+    """Raise ValueError for a number of episodes or a share of random actions that cannot be meant."""
+    if episodes < 1:
+        raise ValueError(f"--episodes {episodes} must be at least 1")
+    if not 0 <= epsilon <= 1:
+        raise ValueError(f"--epsilon {epsilon} must lie between 0 and 1")
+
+
+def describe(result: dict[str, Any]) -> str:
+    """Return a result as one line."""
+    human = result["human_normalized"]
+    return (
+        f"{result['game']}: {result['mean']:.2f} ± {result['std']:.2f} over {result['episodes']} games "
+        f"({result['protocol']}, ε = {result['epsilon']}, seed {result['seed']})"
+        + (f", human-normalised {human:.2f}" if human is not None else "")
+    )
+
+
+if __name__ == "__main__":
+    run_command(main, EvaluateArgs)

@@ -1,0 +1,43 @@
+"""A run's folder: made once, held by one process at a time."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+
+class FolderError(ValueError):
+    """A folder cannot be used; the message says why and what to do."""
+
+
+class RunFolder:
+    """`path`, locked for this process for as long as the object lives: the lock goes with the process, however it ends."""
+
+    def __init__(self, path: Path, *, resumed: bool) -> None:
+        """Make the folder, or open it again.
+
+        Raises:
+            FolderError: it has other contents, cannot be written, or belongs to a run that is alive.
+        """
+        self.path = path
+        try:
+            if not resumed:
+                if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                    raise FolderError(
+                        f"'{path}' exists and is not empty. Choose another --out, or go on with that run: "
+                        f"python -m runs.train_dqn --resume '{path}'"
+                    )
+                path.mkdir(parents=True, exist_ok=True)
+            self._lock: IO[str] = (path / ".lock").open("a+")
+        except OSError as error:
+            raise FolderError(f"cannot write to '{path}': {error.strerror}. Choose another --out") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.seek(0)
+            raise FolderError(
+                f"'{path}' is in use by a live run (process {self._lock.read().strip()}): wait for it or stop it"
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()

@@ -1,0 +1,27 @@
+"""List the games: `python -m runs.games`."""
+
+from dataclasses import dataclass
+
+from runs.commands import run_command
+
+
+@dataclass(frozen=True)
+class GamesArgs:
+    """List the games, with the scores of a random agent and of a human where they are known."""
+
+
+def main(_args: GamesArgs) -> int:
+    """Print a line a game."""
+    from envs.atari import GAMES
+    from envs.scores import HUMAN_AND_RANDOM
+
+    print(f"{'game':22} {'random':>10} {'human':>10}")
+    for game in GAMES:
+        known = HUMAN_AND_RANDOM.get(game)
+        print(f"{game:22} {known.random:10.1f} {known.human:10.1f}" if known else game)
+    print(f"\n{len(GAMES)} Atari games; besides: catch, and any Gymnasium environment with pixels by its id")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main, GamesArgs)

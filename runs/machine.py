@@ -1,0 +1,110 @@
+"""The machine a run is on: device, precision, threads, memory, versions."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+# Threads that wait in a spin beside another busy process slow a small machine down many times over. OpenMP reads this
+# when torch is loaded; with one thread each, as on two cores, none waits at all.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+
+
+def choose_device(name: str) -> str:
+    """Return the device that `auto`, `cpu`, `cuda` or `mps` means here.
+
+    Raises:
+        ValueError: a device is asked for that this machine lacks.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present[name]:
+        raise ValueError(f"there is no {name} device here (torch {torch.__version__}); use --device cpu or auto")
+    return name
+
+
+def choose_precision(name: str, device: str) -> str:
+    """Return `bf16` or `float32`; `auto` takes bf16 where the device has instructions for it."""
+    if name != "auto":
+        return name
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    flags = Path("/proc/cpuinfo")
+    has_bf16 = device == "cpu" and flags.exists() and "avx512_bf16" in flags.read_text()
+    return "bf16" if has_bf16 else "float32"
+
+
+def choose_threads(num_threads: int) -> int:
+    """Return the threads for each of the two that compute; 0 shares out the cores this process may use."""
+    return num_threads or max(1, usable_cores() // 2)
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def settle_thread(num_threads: int) -> None:
+    """Set up the calling thread to compute: its OpenMP threads, and denormal numbers flushed to zero.
+
+    Adam's moments of rarely used weights sink into the denormals, on which a CPU is many times slower.
+    """
+    torch.set_num_threads(num_threads)
+    torch.set_flush_denormal(True)
+
+
+def available_memory() -> int:
+    """Return the bytes that can still be taken; a container's limit counts, which the kernel's own figure leaves out."""
+    limits = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        limits.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        if Path(limit).exists() and (text := Path(limit).read_text().strip()) != "max":
+            limits.append(int(text) - int(Path(used).read_text()))
+    return min(limits, default=2**62)
+
+
+def check_memory(bytes_needed: int) -> None:
+    """Raise ValueError when a replay of this size cannot fit into memory."""
+    available = available_memory()
+    if bytes_needed > available:
+        raise ValueError(
+            f"the replay would take {bytes_needed / 1e9:.1f} GB when full, {available / 1e9:.1f} GB of memory are left: "
+            f"lower --replay-capacity-steps to {int(available / bytes_needed * 0.9 * 100)} % of it or less"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Return what a run's result may depend on: packages, Python, processor and this program's git commit."""
+    found = {"python": platform.python_version(), "processor": processor(), "cores": str(usable_cores())}
+    for package in ("saccade", "torch", "gymnasium", "ale-py", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    try:
+        here = Path(__file__).parent
+        git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+        found["commit"] = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        found["commit"] = "unknown"
+    return found
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,93 @@
+"""Settings that are known to work, as values. Each says what it is and what it was seen to reach."""
+
+from dataclasses import replace
+
+from agents.config import DQNConfig
+from envs.config import EnvConfig
+from runs.config import TrainConfig
+
+# The 10-million-step set-up that SB3's zoo and CleanRL share for Atari.
+CLASSIC = TrainConfig(
+    preset="classic",
+    env=EnvConfig(game="breakout"),
+    agent=DQNConfig(
+        learning_rate=1e-4,
+        batch_size=32,
+        steps_per_update=4,
+        target_update_steps=1_000,
+        learning_starts_steps=80_000,
+        epsilon_steps=1_000_000,
+        epsilon_end=0.01,
+        replay_capacity_steps=1_000_000,
+    ),
+    total_steps=10_000_000,
+    evaluate_every_steps=250_000,
+    checkpoint_every_steps=250_000,
+)
+
+# Mnih et al. 2015, extended data table 1: 50 million steps (200 million frames), centred RMSProp.
+NATURE = replace(
+    CLASSIC,
+    preset="nature",
+    agent=replace(
+        CLASSIC.agent,
+        optimizer="rmsprop",
+        learning_rate=2.5e-4,
+        optimizer_epsilon=0.01 / 32**2,  # the paper's 0.01, for a loss that is a mean over the batch, not a sum
+        gradient_clip_norm=0.0,
+        target_update_steps=40_000,  # every 10,000 updates
+        learning_starts_steps=50_000,
+        epsilon_end=0.1,
+    ),
+    total_steps=50_000_000,
+    evaluation_epsilon=0.05,
+)
+
+# Claims stand in the README beside the command.
+PONG = TrainConfig(
+    preset="pong",
+    env=EnvConfig(game="pong"),
+    agent=DQNConfig(
+        learning_rate=5e-4,
+        optimizer_epsilon=1.5e-4,
+        batch_size=64,
+        steps_per_update=8,
+        n_steps=3,
+        target_update_steps=2_000,
+        learning_starts_steps=5_000,
+        epsilon_steps=60_000,
+        epsilon_end=0.02,
+        replay_capacity_steps=200_000,
+    ),
+    num_envs=16,
+    total_steps=500_000,
+)
+
+CATCH = TrainConfig(
+    preset="catch",
+    env=EnvConfig(game="catch"),
+    agent=DQNConfig(
+        learning_rate=5e-4,
+        optimizer_epsilon=1.5e-4,
+        batch_size=32,
+        steps_per_update=4,
+        n_steps=3,
+        target_update_steps=400,
+        learning_starts_steps=500,
+        epsilon_steps=4_000,
+        epsilon_end=0.02,
+        replay_capacity_steps=20_000,
+    ),
+    num_envs=8,
+    total_steps=10_000,
+    evaluate_every_steps=2_000,
+    checkpoint_every_steps=5_000,
+    log_every_steps=1_000,
+)
+
+PRESETS: dict[str, tuple[str, TrainConfig]] = {
+    "pong": ("Pong beaten on two CPU cores within half an hour", PONG),
+    "catch": ("a toy game, learnt in a minute", CATCH),
+    "classic": ("the 10M-step set-up of SB3's zoo and CleanRL, for any game", CLASSIC),
+    "nature": ("Mnih et al. 2015, 50M steps", NATURE),
+}

@@ -1,0 +1,57 @@
+"""One calm display for long work: a bar where there is a terminal, a line now and then where there is none."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+LINE_EVERY_SECONDS = 10.0
+
+
+class ProgressDisplay:
+    """Shows the share done, the rate, the time left and a few words. A context manager."""
+
+    def __init__(self, total: int, done: int = 0, unit: str = "steps") -> None:
+        """Begin at `done` of `total` units."""
+        self._console = Console(stderr=True, highlight=False)
+        self._total, self._unit = total, unit
+        self._began, self._began_at = time.monotonic(), done
+        self._next_line = 0.0
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            columns = (TaskProgressColumn(), BarColumn(bar_width=24), TextColumn("{task.fields[rate]}"))
+            self._bar = Progress(
+                *columns, TimeRemainingColumn(), TextColumn("{task.fields[words]}"), console=self._console
+            )
+            self._task = self._bar.add_task("", total=total, completed=done, rate="", words="")
+
+    def __enter__(self) -> "ProgressDisplay":
+        """Start to draw."""
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the last state on the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, words: str, rate: float | None = None) -> None:
+        """Show that `done` units are done; `words` go beside; `rate` is units a second, the mean so far if not given."""
+        now = time.monotonic()
+        if rate is None:
+            rate = (done - self._began_at) / max(now - self._began, 1e-6)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, rate=f"{rate:,.0f} {self._unit}/s", words=words)
+        elif now >= self._next_line:
+            self._next_line = now + LINE_EVERY_SECONDS
+            left = time.strftime("%H:%M:%S", time.gmtime((self._total - done) / rate)) if rate > 0 else "?"
+            share = f"{100 * done / self._total:5.1f} %"
+            self.say(f"{share}  {done:,} {self._unit}  {rate:,.0f}/s  {left} left  {words}")
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(message, markup=False, soft_wrap=True)
