@@ -1,1 +1,1 @@
-"""Learns to act: DQN, replay, losses, schedules. May import `perception`; is told `num_actions`, never sees an emulator."""
+"""Learns to act: DQN, replay, losses, schedules. May import `perception`; never sees an emulator."""

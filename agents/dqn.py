@@ -58,7 +58,7 @@ class DQN:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = QNetwork(BACKBONES[config.backbone](stack), frame_shape, num_actions, config.dueling)
-        self.online = network.to(self.device, memory_format=torch.channels_last)
+        self.online = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.target = copy.deepcopy(self.online).to(self.dtype).requires_grad_(False)
         self.compute = self.online if self.dtype == torch.float32 else copy.deepcopy(self.online).to(self.dtype)
         self._weights = list(self.online.parameters())
@@ -96,7 +96,10 @@ class DQN:
         )
 
     def learn(self, prepared: PreparedBatch) -> dict[str, Tensor]:
-        """Make one update; return `loss`, `td_error` (mean absolute), `q` (mean chosen) and `gradient_norm`, on device."""
+        """Make one update; return `loss`, mean absolute `td_error`, mean chosen `q` and `gradient_norm`.
+
+        All stay on the device: nothing waits for them here.
+        """
         images_tm1, images_t, a_tm1, r_t, discount_t, q_t = prepared
         q_tm1 = self.compute(images_tm1).float()
         if self.config.double:

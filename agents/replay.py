@@ -176,7 +176,10 @@ class FrameReplay:
         return self.transitions(env, count)
 
     def transitions(self, env: Tensor, count: Tensor) -> Batch:
-        """Return the transitions that start at rows `count` (B,), counted from each ring's first ever, of `env` (B,)."""
+        """Return the transitions that start at rows `count` (B,) of the rings `env` (B,).
+
+        Rows are counted from each ring's first ever.
+        """
         r_t = torch.zeros(len(env), device=self.device)
         discount_t = torch.ones_like(r_t)
         running = torch.ones(len(env), dtype=torch.bool, device=self.device)

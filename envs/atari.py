@@ -4,7 +4,6 @@ import difflib
 from typing import Any
 
 import gymnasium
-import numpy as np
 from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
@@ -30,8 +29,8 @@ def check_game(game: str) -> None:
 def make_atari(config: EnvConfig, num_envs: int, seed: int, *, num_threads: int = 0) -> Episodes:
     """Return `num_envs` copies of an Atari game, reset.
 
-    Observations are uint8 (4, 84, 84): the last four grey frames, black before the episode, each the maximum of the last
-    two of four emulated. Rewards are raw. `num_threads` emulate; 0 is one per environment, up to the cores there are.
+    Observations are uint8 (4, 84, 84): the last four grey frames, black before the episode, each the maximum of
+    the last two of four emulated. Rewards are raw. `num_threads` emulate; 0 is one per environment, up to the cores there are.
 
     Raises:
         ValueError: there is no such game.

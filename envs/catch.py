@@ -1,7 +1,7 @@
 """Catch: a ball falls, a paddle at the bottom moves left or right to catch it. Learnt in a minute.
 
-After bsuite's Catch (Osband et al. 2020), drawn at 84×84. Each episode is `balls` balls; a ball caught is +1, one missed
-−1, so that the best return is `balls` and a paddle that stands still or moves at random loses most.
+After bsuite's Catch (Osband et al. 2020), drawn at 84×84. Each episode is `balls` balls; a ball caught is +1, one
+missed −1, so that the best return is `balls` and a paddle that stands still or moves at random loses most.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ BEST_RETURN = 5.0
 class Catch(gymnasium.Env[NDArray[np.uint8], np.int64]):
     """Observations: uint8 (4, 84, 84), the last four frames. Actions: 0 stay, 1 left, 2 right."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 - as Gymnasium declares it
 
     def __init__(self, balls: int = int(BEST_RETURN), render_mode: str | None = None) -> None:
         self.observation_space = spaces.Box(0, 255, (4, SIZE, SIZE), np.uint8)
@@ -34,7 +34,7 @@ class Catch(gymnasium.Env[NDArray[np.uint8], np.int64]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         """Start an episode; the paddle stands in the middle."""
-        super().reset(seed=seed)
+        super().reset(seed=seed, options=options)
         self._left, self._paddle = self._balls, CELLS // 2
         self._drop()
         self._stack = np.zeros_like(self._stack)
@@ -52,6 +52,10 @@ class Catch(gymnasium.Env[NDArray[np.uint8], np.int64]):
             self._drop()
         self._draw()
         return self._stack, reward, self._left == 0, False, {}
+
+    def get_action_meanings(self) -> list[str]:
+        """Return a word for each action, as Gymnasium's Atari environments do."""
+        return ["stay", "left", "right"]
 
     def render(self) -> NDArray[np.uint8]:
         """Return the newest frame as (84, 84, 3)."""

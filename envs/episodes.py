@@ -1,7 +1,7 @@
 """Several games side by side, an explicit seed for each episode, and resets that hide nothing.
 
-Any `gymnasium.vector.VectorEnv` whose `reset` takes a `reset_mask` will do. Where the environment is deterministic given
-an episode's seed, the episode's seed and the actions since are its whole state: `load_state_dict` plays them again.
+Any `gymnasium.vector.VectorEnv` whose `reset` takes a `reset_mask` will do. Where the environment is deterministic
+given an episode's seed, that seed and the actions since are its whole state: `load_state_dict` plays them again.
 """
 
 from typing import Any, NamedTuple

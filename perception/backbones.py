@@ -5,6 +5,7 @@ A backbone maps images, uint8 or float (B, C, H, W), to a list of feature maps f
 and a head is built from `stages` and a map's size without asking which backbone it has.
 """
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -121,7 +122,7 @@ class ImpalaCNN(Backbone):
                 ResidualBlock(after),
                 ResidualBlock(after),
             )
-            for before, after in zip(channels[:-1], channels[1:], strict=True)
+            for before, after in itertools.pairwise(channels)
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -7,8 +7,8 @@
                         replay/*.safetensors rows of the replay, in files that the next checkpoint links
     checkpoints/latest                       the name of the newest one
 
-A checkpoint is written under another name, synced and renamed, then `latest` is replaced: whenever the machine stops, the
-last good one is left. No file is a pickle, so that opening a stranger's checkpoint runs no code.
+A checkpoint is written under another name, synced and renamed, then `latest` is replaced: whenever the machine stops,
+the last good one is left. No file is a pickle, so that opening a stranger's checkpoint runs no code.
 """
 
 import json

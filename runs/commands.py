@@ -20,7 +20,7 @@ def run_command(main: Callable[[Args], int], args_type: type[Args]) -> None:
 
 @contextmanager
 def refusing_bad_input() -> Iterator[None]:
-    """Turn a ValueError, which is what every part raises for a value that cannot be meant, into one line and exit code 2.
+    """Turn a ValueError, which every part raises for a value that cannot be meant, into one line and exit code 2.
 
     Put around reading and setting up, not around the work itself: an error there is ours and keeps its traceback.
     """

@@ -279,8 +279,8 @@ class DQNRun:
         self._save_weights("diverged", {"update": update, "gradient_norms": {k: str(v) for k, v in norms.items()}})
         self.display.say(
             f"error: the loss is not a finite number since update {update:,} (largest gradient: {largest}, norm "
-            f"{norms[largest]:.3g}). What there is lies in '{self.folder / 'diverged'}'; the last good checkpoint stays. "
-            "Lower --learning-rate, then start again or --resume"
+            f"{norms[largest]:.3g}). What there is lies in '{self.folder / 'diverged'}'; the last good checkpoint "
+            "stays. Lower --learning-rate, then start again or --resume"
         )
 
     def _load(self, checkpoint: Path) -> None:

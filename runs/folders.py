@@ -11,7 +11,7 @@ class FolderError(ValueError):
 
 
 class RunFolder:
-    """`path`, locked for this process for as long as the object lives: the lock goes with the process, however it ends."""
+    """`path`, locked while the object lives; the lock goes with the process, however it ends."""
 
     def __init__(self, path: Path, *, resumed: bool) -> None:
         """Make the folder, or open it again.

@@ -58,7 +58,7 @@ def settle_thread(num_threads: int) -> None:
 
 
 def available_memory() -> int:
-    """Return the bytes that can still be taken; a container's limit counts, which the kernel's own figure leaves out."""
+    """Return the bytes that can still be taken; a container's limit counts as well as the kernel's figure."""
     limits = []
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
@@ -79,7 +79,7 @@ def check_memory(bytes_needed: int) -> None:
     if bytes_needed > available:
         raise ValueError(
             f"the replay would take {bytes_needed / 1e9:.1f} GB when full, {available / 1e9:.1f} GB of memory are left: "
-            f"lower --replay-capacity-steps to {int(available / bytes_needed * 0.9 * 100)} % of it or less"
+            f"lower --replay-capacity-steps to {90 * available // bytes_needed} % of what it is, or less"
         )
 
 

@@ -35,7 +35,14 @@ def draw_step(
     canvas = Image.new("RGB", (WIDTH, HEIGHT), GROUND)
     draw = ImageDraw.Draw(canvas)
     draw.text((12, 8), f"score {score:g}", INK, _LARGE)
-    canvas.paste(Image.fromarray(screen).resize((320, 420), Image.Resampling.NEAREST), (12, 36))
+    shown = Image.fromarray(screen)
+    if screen.shape[:2] == (210, 160):  # the Atari's pixels are wider than high
+        shown = shown.resize((320, 420), Image.Resampling.NEAREST)
+    else:
+        scale = min(320 / screen.shape[1], 420 / screen.shape[0])
+        size = (round(screen.shape[1] * scale), round(screen.shape[0] * scale))
+        shown = shown.resize(size, Image.Resampling.NEAREST)
+    canvas.paste(shown, (12, 36))
     draw.text((352, 14), "what the network sees", FAINT, _SMALL)
     canvas.paste(Image.fromarray(network_input).resize((168, 168), Image.Resampling.NEAREST), (352, 36))
     _draw_q(draw, action_names, q, action)

@@ -40,7 +40,7 @@ class ProgressDisplay:
             self._bar.stop()
 
     def update(self, done: int, words: str, rate: float | None = None) -> None:
-        """Show that `done` units are done; `words` go beside; `rate` is units a second, the mean so far if not given."""
+        """Show that `done` units are done, `words` beside; `rate` is units a second, the mean so far if not given."""
         now = time.monotonic()
         if rate is None:
             rate = (done - self._began_at) / max(now - self._began, 1e-6)
