@@ -59,8 +59,8 @@ class DQN:
             torch.manual_seed(seed)
             network = QNetwork(BACKBONES[config.backbone](stack), frame_shape, num_actions, config.dueling)
         self.online = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.target = copy.deepcopy(self.online).to(self.dtype).requires_grad_(False)
-        self.compute = self.online if self.dtype == torch.float32 else copy.deepcopy(self.online).to(self.dtype)
+        self.target = copy.deepcopy(self.online).cast(self.dtype).requires_grad_(False)
+        self.compute = self.online if self.dtype == torch.float32 else copy.deepcopy(self.online).cast(self.dtype)
         self._weights = list(self.online.parameters())
         self._compute_weights = list(self.compute.parameters())
         for weight in self._weights:
@@ -71,7 +71,7 @@ class DQN:
     @torch.inference_mode()
     def q_values(self, frames: NDArray[np.uint8] | Tensor) -> Tensor:
         """Return action values (B, A) float32 of stacks (B, C, H, W)."""
-        return self.compute(torch.as_tensor(frames, device=self.device)).float()
+        return self.compute(torch.as_tensor(frames, device=self.device))
 
     @torch.inference_mode()
     def act(self, frames: NDArray[np.uint8], epsilon: float = 0.0) -> Tensor:
@@ -92,7 +92,7 @@ class DQN:
             a_tm1=batch.a_tm1,
             r_t=batch.r_t,
             discount_t=batch.discount_t,
-            q_t=self.target(images_t).float(),
+            q_t=self.target(images_t),
         )
 
     def learn(self, prepared: PreparedBatch) -> dict[str, Tensor]:
@@ -101,10 +101,10 @@ class DQN:
         All stay on the device: nothing waits for them here.
         """
         images_tm1, images_t, a_tm1, r_t, discount_t, q_t = prepared
-        q_tm1 = self.compute(images_tm1).float()
+        q_tm1 = self.compute(images_tm1)
         if self.config.double:
             with torch.no_grad():
-                selector = self.compute(images_t).float()
+                selector = self.compute(images_t)
             error = double_td_error(q_tm1, a_tm1, r_t, discount_t, q_t, selector)
         else:
             error = td_error(q_tm1, a_tm1, r_t, discount_t, q_t)

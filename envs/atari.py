@@ -11,7 +11,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from envs.config import EnvConfig
 from envs.episodes import Episodes
 
-GAMES: tuple[str, ...] = tuple(sorted(roms.get_all_rom_ids()))
+# ALE ships these four ROMs for two players only: its single-player emulator ends the process when it meets one.
+TWO_PLAYERS_ONLY = ("combat", "joust", "maze_craze", "warlords")
+GAMES: tuple[str, ...] = tuple(sorted(set(roms.get_all_rom_ids()) - set(TWO_PLAYERS_ONLY)))
 FRAME_SKIP = 4
 MAX_FRAMES_PER_EPISODE = 108_000  # 30 minutes
 STICKY = {"classic": 0.0, "v5": 0.25}
@@ -19,7 +21,9 @@ NOOP_MAX = {"classic": 30, "v5": 0}
 
 
 def check_game(game: str) -> None:
-    """Raise ValueError, with the nearest names, when `game` is none of the 108."""
+    """Raise ValueError, with the nearest names, when `game` is none of `GAMES`."""
+    if game in TWO_PLAYERS_ONLY:
+        raise ValueError(f"'{game}' is for two players only: ALE does not play it alone. Others: python -m runs.games")
     if game not in GAMES:
         near = difflib.get_close_matches(game.lower().replace("-", "_"), GAMES, n=3)
         nearest = f"nearest: {', '.join(near)}. " if near else ""
@@ -29,16 +33,17 @@ def check_game(game: str) -> None:
 def make_atari(config: EnvConfig, num_envs: int, seed: int, *, num_threads: int = 0) -> Episodes:
     """Return `num_envs` copies of an Atari game, reset.
 
-    Observations are uint8 (4, 84, 84): the last four grey frames, black before the episode, each the maximum of
-    the last two of four emulated. Rewards are raw. `num_threads` emulate; 0 is one per environment, up to the cores there are.
+    Observations are uint8 (4, 84, 84): the last four grey frames, black before the episode, each the maximum of the
+    last two of four emulated. Rewards are raw. `num_threads` emulate; 0 is one per environment, up to the cores there
+    are.
 
     Raises:
         ValueError: there is no such game.
     """
     check_game(config.game)
     if config.mode is not None or config.difficulty is not None:
-        return Episodes(_wrapped(config, num_envs), action_names(config), seed)
-    return Episodes(vector_env(config, num_envs, num_threads=num_threads), action_names(config), seed)
+        return Episodes(_wrapped(config, num_envs), seed)
+    return Episodes(vector_env(config, num_envs, num_threads=num_threads), seed)
 
 
 def vector_env(config: EnvConfig, num_envs: int, *, colour: bool = False, num_threads: int = 0) -> AtariVectorEnv:
@@ -68,14 +73,6 @@ def vector_env(config: EnvConfig, num_envs: int, *, colour: bool = False, num_th
         reward_clipping=False,
         **(shape if colour else {"img_height": 84, "img_width": 84, "grayscale": True, "stack_num": 4}),
     )
-
-
-def action_names(config: EnvConfig) -> list[str]:
-    """Return the name of each action, in order: `noop`, `fire`, `right`, …."""
-    env = AtariVectorEnv(config.game, 1, full_action_space=config.full_action_space)
-    names = [action.name.lower() for action in env.ale.get_action_set()]
-    env.close()
-    return names
 
 
 class _StartGame(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -111,7 +108,7 @@ def _wrapped(config: EnvConfig, num_envs: int) -> VectorEnv[Any, Any, Any]:
                 max_num_frames_per_episode=MAX_FRAMES_PER_EPISODE,
                 render_mode="rgb_array",
             )
-        except gymnasium.error.Error as error:
+        except RuntimeError as error:
             raise ValueError(f"{config.game} has no such mode or difficulty: {error}") from error
         if config.protocol == "classic":
             env = _StartGame(env)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.spaces import Discrete
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
 
@@ -45,10 +45,10 @@ class Episodes:
     the caller does something else. The environments' own autoreset is never used.
     """
 
-    def __init__(self, envs: VectorEnv[Any, Any, Any], action_names: list[str], seed: int) -> None:
-        """Reset all environments. `action_names` is one word per action."""
+    def __init__(self, envs: VectorEnv[Any, Any, Any], seed: int) -> None:
+        """Reset all environments; episode `k` of environment `i` gets `episode_seed(seed, i, k)`."""
         assert isinstance(envs.single_action_space, Discrete)
-        self.envs, self.action_names = envs, action_names
+        self.envs = envs
         self.is_ale = isinstance(envs, AtariVectorEnv)  # ALE's own, which steps while the caller does something else
         self.num_envs, self.num_actions = envs.num_envs, int(envs.single_action_space.n)
         self._seed = seed
@@ -108,6 +108,14 @@ class Episodes:
 
     def _lives_in(self, info: dict[str, Any]) -> NDArray[np.int64]:
         return np.asarray(info.get("lives", np.zeros(self.num_envs)), np.int64).copy()
+
+    def action_names(self) -> list[str]:
+        """Return a word for each action, in order: noop, fire, …; its number where the game has no words."""
+        if isinstance(self.envs, AtariVectorEnv):
+            return [action.name.lower() for action in self.envs.ale.get_action_set()]
+        single = self.envs.envs[0].unwrapped if isinstance(self.envs, SyncVectorEnv) else None
+        meanings = getattr(single, "get_action_meanings", lambda: [str(a) for a in range(self.num_actions)])
+        return [name.lower() for name in meanings()]
 
     def state_dict(self) -> dict[str, Any]:
         """Return each environment's episode number and the actions since its reset, as JSON takes it."""

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.atari import GAMES, action_names, check_game, make_atari, vector_env
+from envs.atari import GAMES, check_game, make_atari, vector_env
 from envs.config import EnvConfig
 from envs.episodes import Episodes
 from envs.pixels import make_pixels
@@ -38,7 +38,7 @@ class Screen:
         self._games = games
         self._twin: Episodes | None = None
         if games.is_ale:
-            self._twin = Episodes(vector_env(config, 1, colour=True), action_names(config), seed)
+            self._twin = Episodes(vector_env(config, 1, colour=True), seed)
 
     def show(self) -> NDArray[np.uint8]:
         """Return the screen as (H, W, 3)."""

@@ -34,8 +34,7 @@ def make_pixels(env_id: str, num_envs: int, seed: int, **kwargs: Any) -> Episode
     space = envs.single_action_space
     if not isinstance(space, spaces.Discrete):
         raise ValueError(f"'{env_id}' has the actions {space}; a DQN needs discrete ones")
-    names = getattr(envs.envs[0].unwrapped, "get_action_meanings", lambda: [str(a) for a in range(int(space.n))])()
-    return Episodes(envs, names, seed)
+    return Episodes(envs, seed)
 
 
 def _preprocessed(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:

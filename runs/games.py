@@ -12,13 +12,15 @@ class GamesArgs:
 
 def main(_args: GamesArgs) -> int:
     """Print a line a game."""
-    from envs.atari import GAMES
+    from envs.atari import GAMES, TWO_PLAYERS_ONLY
     from envs.scores import HUMAN_AND_RANDOM
 
     print(f"{'game':22} {'random':>10} {'human':>10}")
     for game in GAMES:
         known = HUMAN_AND_RANDOM.get(game)
         print(f"{game:22} {known.random:10.1f} {known.human:10.1f}" if known else game)
+    for game in TWO_PLAYERS_ONLY:
+        print(f"{game:22} (its ROM is here, but it is for two players only)")
     print(f"\n{len(GAMES)} Atari games; besides: catch, and any Gymnasium environment with pixels by its id")
     return 0
 

@@ -78,8 +78,8 @@ def check_memory(bytes_needed: int) -> None:
     available = available_memory()
     if bytes_needed > available:
         raise ValueError(
-            f"the replay would take {bytes_needed / 1e9:.1f} GB when full, {available / 1e9:.1f} GB of memory are left: "
-            f"lower --replay-capacity-steps to {90 * available // bytes_needed} % of what it is, or less"
+            f"the replay would take {bytes_needed / 1e9:.1f} GB when full, {available / 1e9:.1f} GB of memory are "
+            f"left: lower --replay-capacity-steps to {90 * available // bytes_needed} % of what it is, or less"
         )
 
 

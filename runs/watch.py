@@ -38,14 +38,14 @@ def play(agent: "DQN", env: EnvConfig, seed: int, epsilon: float) -> Iterator[Wa
 
     games = make_games(env, 1, seed + EVALUATION_STREAM)
     screen = Screen(env, games, seed + EVALUATION_STREAM)
-    rng = np.random.default_rng(seed)
+    rng, names = np.random.default_rng(seed), games.action_names()
     values: list[float] = []
     score = 0.0
     while True:
         q = agent.q_values(games.frames)[0].tolist()
         action = int(rng.integers(len(q))) if rng.random() < epsilon else int(np.argmax(q))
         values.append(max(q))
-        picture = draw_step(screen.show(), games.frames[0, -1], games.action_names, q, action, values, score)
+        picture = draw_step(screen.show(), games.frames[0, -1], names, q, action, values, score)
         seen = games.step(np.array([action]))
         screen.step(action)
         over = bool(seen.episodes)

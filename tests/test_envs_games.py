@@ -1,0 +1,81 @@
+"""Games that are no Atari: Catch, and any Gymnasium environment with pixels; and the score tables."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from envs.atari import GAMES
+from envs.catch import BEST_RETURN, CELL, CELLS, Catch
+from envs.config import EnvConfig
+from envs.games import Screen, make_games
+from envs.pixels import make_pixels
+from envs.scores import DQN_2013, DQN_2015, HUMAN_AND_RANDOM, human_normalized
+
+
+def test_catch_is_a_gymnasium_environment() -> None:
+    check_env(gymnasium.make("saccade/Catch-v0").unwrapped, skip_render_check=True)
+
+
+def test_catch_pays_its_best_return_to_one_who_follows_the_ball() -> None:
+    games = make_games(EnvConfig("catch"), 2, seed=0)
+    scores: list[float] = []
+    while len(scores) < 6:
+        actions = []
+        for frame in games.frames[:, -1, ::CELL, ::CELL]:
+            ball, paddle = int(np.argwhere(frame == 255)[0][1]), int(np.argwhere(frame[-1] == 160)[0][0])
+            actions.append(0 if ball == paddle else 1 if ball < paddle else 2)
+        scores += [e.score for e in games.step(np.array(actions)).episodes]
+    assert scores == [BEST_RETURN] * 6
+
+
+def test_catch_punishes_standing_still() -> None:
+    games = make_games(EnvConfig("catch"), 4, seed=0)
+    scores = [e.score for _ in range(400) for e in games.step(np.zeros(4, np.int64)).episodes]
+    assert np.mean(scores) < -3 and games.action_names() == ["stay", "left", "right"]
+    assert Catch().render().shape == (CELLS * CELL, CELLS * CELL, 3)
+
+
+def test_car_racing_and_its_replay() -> None:
+    games = make_games(EnvConfig("CarRacing-v3"), 1, seed=0)
+    assert games.frames.shape == (1, 4, 84, 84) and games.num_actions == 5
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        games.step(rng.integers(5, size=1))
+    assert len(np.unique(games.frames)) > 10
+    again = make_games(EnvConfig("CarRacing-v3"), 1, seed=0)
+    again.load_state_dict(games.state_dict())
+    np.testing.assert_array_equal(games.frames, again.frames)
+    assert Screen(EnvConfig("CarRacing-v3"), games, 0).show().ndim == 3
+
+
+def test_environments_without_pictures_are_rendered() -> None:
+    games = make_pixels("CartPole-v1", 2, seed=0)
+    assert games.frames.shape == (2, 4, 84, 84) and games.num_actions == 2
+    ended = [e for _ in range(80) for e in games.step(np.ones(2, np.int64)).episodes]
+    assert ended and all(e.score == e.length_steps for e in ended)
+
+
+@pytest.mark.parametrize(
+    ("game", "message"),
+    [("Pendulum-v1", "discrete"), ("NoSuchThing-v7", "cannot make"), ("catchh", "no game named")],
+)
+def test_what_cannot_be_played_is_refused(game: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_games(EnvConfig(game), 1, seed=0)
+
+
+def test_atari_options_elsewhere_are_refused() -> None:
+    with pytest.raises(ValueError, match="options of Atari games"):
+        make_games(EnvConfig("catch", mode=1), 1, seed=0)
+
+
+def test_score_tables_name_games_that_exist() -> None:
+    assert len(HUMAN_AND_RANDOM) == 57 and len(DQN_2013) == 7 and len(DQN_2015) == 49
+    assert set(HUMAN_AND_RANDOM) | set(DQN_2013) | set(DQN_2015) <= set(GAMES)
+
+
+def test_human_normalized() -> None:
+    assert human_normalized("pong", -20.7) == 0 and human_normalized("pong", 14.6) == 1
+    assert human_normalized("breakout", 401.2) == pytest.approx(13.87, abs=0.01)
+    assert human_normalized("catch", 3) is None
