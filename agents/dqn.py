@@ -75,7 +75,12 @@ class DQN:
 
     @torch.inference_mode()
     def act(self, frames: NDArray[np.uint8], epsilon: float = 0.0) -> Tensor:
-        """Return actions (B,) int64 for stacks (B, C, H, W): greedy, but uniform with probability `epsilon` each."""
+        """Return actions (B,) int64 for stacks (B, C, H, W): greedy, but uniform with probability `epsilon` each.
+
+        At 0 no random number is drawn, so that an evaluation leaves a run's exploration as it is.
+        """
+        if epsilon <= 0:
+            return self.q_values(frames).argmax(dim=1)
         draws = torch.rand(2, len(frames), generator=self._generator, device=self.device)
         uniform = (draws[1] * self.num_actions).long()
         if epsilon >= 1:

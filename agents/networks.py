@@ -48,8 +48,8 @@ class QNetwork(nn.Module):
 
     def cast(self, dtype: torch.dtype) -> "QNetwork":
         """Take all weights to `dtype` but those of the head's last layers, which stay float32; return itself."""
-        self.to(dtype)
-        self.head.advantage.float()
+        self.backbone.to(dtype)
+        self.head.advantage_hidden.to(dtype)
         if self.head.dueling:
-            self.head.value.float()
+            self.head.value_hidden.to(dtype)
         return self

@@ -82,6 +82,8 @@ class CheckpointWriter:
         """
         steps = about["steps"]
         target, partial = self.folder / str(steps), self.folder / f".{steps}{PARTIAL}"
+        if self._previous == target:  # saved at this very step before; to displace it would risk it
+            return target
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f".*{PARTIAL}"):
             shutil.rmtree(leftover)
@@ -95,8 +97,8 @@ class CheckpointWriter:
             save_json(partial / "state.json", {"segments": segments, "loop": state})
             _sync(partial / "replay")
             _sync(partial)
-            if target.exists():  # left by a stop between the two renames below
-                target.rename(self.folder / f".{steps}-old{PARTIAL}")
+            if target.exists():  # left by a stop between the two renames below, and not named by `latest`
+                shutil.rmtree(target)
             partial.rename(target)
             _sync(self.folder)
             replace_text(self.folder / "latest", target.name)

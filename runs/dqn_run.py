@@ -233,7 +233,6 @@ class DQNRun:
             "seconds": self._seconds,
             "scores": self._scores,
             "lengths": self._lengths,
-            "best_score": self._best_score if math.isfinite(self._best_score) else None,
             "games": self.games.state_dict(),
         }
         about = {"steps": self.steps, "wandb_id": self._wandb_id}
@@ -262,14 +261,16 @@ class DQNRun:
 
     def _save_weights(self, name: str, about: dict[str, Any]) -> None:
         """Replace the weights-only folder `name` in the run's folder."""
-        partial, target = self.folder / f".{name}{PARTIAL}", self.folder / name
+        partial, old, target = self.folder / f".{name}{PARTIAL}", self.folder / f".{name}-old", self.folder / name
         try:
             shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
             partial.mkdir()
             write_weights(partial, self.config, self.agent, {"steps": self.steps, "wandb_id": self._wandb_id} | about)
             if target.exists():
-                shutil.rmtree(target)
+                target.rename(old)
             partial.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             self.display.say(f"warning: could not keep the weights in '{target}' ({error.strerror or error})")
 
@@ -299,8 +300,8 @@ class DQNRun:
         about = load_config(checkpoint)[1]
         self.steps, self.updates, self.episodes = about["steps"], state["updates"], state["episodes"]
         self._seconds, self._scores, self._lengths = state["seconds"], state["scores"], state["lengths"]
-        if state["best_score"] is not None:
-            self._best_score = state["best_score"]
+        if (self.folder / "best").exists():
+            self._best_score = load_config(self.folder / "best")[1]["evaluation"]["mean"]
         self.games.load_state_dict(state["games"])
 
 

@@ -6,15 +6,15 @@ The names of all metrics are here, once. In brackets what SB3 and CleanRL call t
 import csv
 import importlib
 import io
-import logging
 import os
 from pathlib import Path
 from typing import Any
 
+from runs import machine
 from runs.config import TrainConfig, to_json
 
-# Losing the tracker must not lose the run: W&B's own waits are cut short.
-INIT_TIMEOUT_SECONDS = 30
+# Losing the tracker must not lose the run, or hold it up: W&B's own waits are minutes.
+WAIT_SECONDS = 20
 
 METRICS = {
     "steps": "agent decisions so far (SB3 time/total_timesteps, CleanRL global_step)",
@@ -101,13 +101,12 @@ def _cut_back(path: Path, steps: int) -> None:
 
 
 def _start_wandb(folder: Path, config: TrainConfig, run_id: str, messages: list[str]) -> Any:
+    """Start or go on with the run `run_id`: online when logged in, else offline; never ask and never wait for long."""
     os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("WANDB_CONSOLE", "off")
-    logging.getLogger("wandb").setLevel(logging.ERROR)
     import wandb
+    import wandb.errors
 
     tracked = config.tracked
-    mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
     options: dict[str, Any] = {
         "project": tracked.wandb_project,
         "entity": tracked.wandb_entity,
@@ -117,30 +116,26 @@ def _start_wandb(folder: Path, config: TrainConfig, run_id: str, messages: list[
         "id": run_id,
         "resume": "allow",
         "dir": str(folder),
-        "config": to_json(config),
-        "settings": wandb.Settings(init_timeout=INIT_TIMEOUT_SECONDS, login_timeout=INIT_TIMEOUT_SECONDS),
+        "config": to_json(config) | {"versions": machine.versions()},
+        "settings": wandb.Settings(
+            console="off", init_timeout=WAIT_SECONDS, login_timeout=WAIT_SECONDS, finish_timeout=WAIT_SECONDS
+        ),
     }
     try:
+        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
         run = wandb.init(mode=mode, **options)  # type: ignore[arg-type]
-    except Exception as error:
-        # Whatever keeps W&B from starting (no network, a wrong key, a changed server), the run is worth more.
+    except wandb.errors.Error as error:
+        # No network, a wrong key, a changed server: the run is worth more than its log.
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        messages.append(f"W&B cannot be reached or refuses the key ({reason}): logging offline")
+        messages.append(f"warning: W&B cannot be used ({reason}): logging offline")
         mode = "offline"
+        os.environ.pop("WANDB_API_KEY", None)
         run = wandb.init(mode="offline", **options)
     if mode == "offline":
-        messages.append(f"W&B logs offline; to send it later: wandb sync '{folder / 'wandb'}'/offline-run-*-{run_id}")
+        messages.append(f"W&B logs offline; to send it: wandb sync '{folder / 'wandb'}'/offline-run-*-{run_id}")
     run.define_metric("steps")
     run.define_metric("*", step_metric="steps")
     return run
-
-
-def _logged_in() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    import wandb
-
-    return bool(wandb.Api.__module__ and wandb.api.api_key)
 
 
 def _start_tensorboard(folder: Path, resumed_at: int | None) -> Any:

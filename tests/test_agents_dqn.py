@@ -182,3 +182,9 @@ def test_dueling_head_against_a_hand_worked_sum() -> None:
 def test_what_cannot_be_meant_is_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DQNConfig(**changes)  # type: ignore[arg-type]
+
+
+def test_weights_loaded_before_any_update_act_alike() -> None:
+    one, two = make(precision="bf16"), make(precision="bf16", seed=1)
+    two.load_weights(one.weights())
+    assert torch.equal(one.q_values(frames()), two.q_values(frames()))

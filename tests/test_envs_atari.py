@@ -121,13 +121,15 @@ def test_truncation_comes_at_108000_frames_with_its_last_frame() -> None:
     assert (FRAME_SKIP, MAX_FRAMES_PER_EPISODE) == (4, 108_000)
     env = AtariVectorEnv("pong", 2, max_num_frames_per_episode=400, num_threads=1, noop_max=0, use_fire_reset=False)
     games = Episodes(env, seed=0)
-    for step in range(1, 101):
-        before = games.frames
-        seen = games.step(np.array([0, 0]))
-        assert bool(seen.truncated.all()) == (step == 100)
-    np.testing.assert_array_equal(before[:, 1:, :][:, 0].shape, seen.last_frames.shape)
+    for _ in range(99):
+        assert not games.step(np.array([0, 0])).truncated.any()
+    before = games.frames
+    seen = games.step(np.array([0, 0]))
+    assert seen.truncated.all() and not seen.terminated.any()
     assert (games.frames[:, :3] == 0).all()  # the next episode's first stack
-    assert not np.array_equal(seen.last_frames, games.frames[:, -1])
+    for env in range(2):  # the last frame is of the old episode: Pong's changes little in a step, its serve much
+        assert np.abs(seen.last_frames[env].astype(int) - before[env, -1]).sum() < 20_000
+        assert not np.array_equal(seen.last_frames[env], games.frames[env, -1])
     assert [e.length_steps for e in seen.episodes] == [100, 100]
 
 
@@ -160,15 +162,13 @@ def test_the_colour_screen_shows_the_same_episode() -> None:
     screen = Screen(config, games, seed=3)
     assert screen.show().shape == (210, 160, 3)
     rng = np.random.default_rng(0)
-    for _ in range(400):
+    twin, ended = screen._twin, 0
+    assert twin is not None
+    while not ended:
         action = int(rng.integers(4))
-        one = games.step(np.array([action]))
+        ended = len(games.step(np.array([action])).episodes)
         screen.step(action)
-        twin = screen._twin
-        assert twin is not None and twin.state_dict() == games.state_dict()
-        if one.episodes:
-            break
-    assert one.episodes
+        assert twin.state_dict() == games.state_dict()
 
 
 def test_modes_and_difficulties() -> None:

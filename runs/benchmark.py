@@ -1,0 +1,249 @@
+"""Measure speed, side by side with SB3's DQN: `python -m runs.benchmark --json FILE`."""
+
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from runs.commands import refusing_bad_input, run_command
+from runs.config import Device, Precision
+
+# The work of both sides: NatureCNN, 32 samples an update, one update per 4 steps, the Adam optimizer.
+BATCH_SIZE, STEPS_PER_UPDATE, TARGET_UPDATE_STEPS = 32, 4, 1_000
+WARM_UP_STEPS = 1_000
+SB3_CANDIDATES = (("DummyVecEnv", 1), ("DummyVecEnv", 8), ("SubprocVecEnv", 8))
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BenchmarkArgs:
+    """Measure environment, learner and whole loop, interleaved with SB3's DQN at equal work; medians and ratios."""
+
+    game: str = "pong"
+    """The Atari game both sides play."""
+    rounds: int = 3
+    """How often each is measured; medians are shown."""
+    steps: int = 3_000
+    """Steps measured each time, after a warm-up."""
+    num_envs: int = 8
+    """Our environments side by side; SB3 gets the number that it is fastest with."""
+    device: Device = "auto"
+    """Where both networks live."""
+    precision: Precision = "auto"
+    """Ours; SB3 computes in float32."""
+    json: Path | None = None
+    """Write all measurements to this file."""
+
+
+def environment_only(args: BenchmarkArgs) -> Result:
+    """Random actions, nothing learnt."""
+    import numpy as np
+
+    from envs.config import EnvConfig
+    from envs.games import make_games
+
+    games = make_games(EnvConfig(args.game), args.num_envs, seed=0)
+    rng = np.random.default_rng(0)
+
+    def play(steps: int) -> None:
+        for _ in range(steps // args.num_envs):
+            games.step(rng.integers(games.num_actions, size=args.num_envs))
+
+    play(WARM_UP_STEPS)
+    began = time.perf_counter()
+    play(args.steps)
+    return {"steps_per_second": args.steps / (time.perf_counter() - began), "work": "no updates"}
+
+
+def learner_only(args: BenchmarkArgs) -> Result:
+    """Updates on batches from a filled replay, nothing played; told as the steps that they would keep up with."""
+    import numpy as np
+
+    from agents.dqn import DQN
+    from agents.replay import FrameReplay
+    from runs import machine
+
+    machine.settle_thread(machine.choose_threads(0))
+    device = machine.choose_device(args.device)
+    config = _train_config(args).agent
+    agent = DQN(config, 6, device=device, precision=machine.choose_precision(args.precision, device))
+    replay = FrameReplay(4_096, 8, device=device)
+    rng, none = np.random.default_rng(0), np.zeros(8, np.bool_)
+    for _ in range(512):
+        frames = rng.integers(0, 256, (8, 84, 84), dtype=np.uint8)
+        replay.add(frames, rng.integers(6, size=8), rng.normal(size=8).astype(np.float32), none, none, frames)
+
+    def learn(updates: int) -> None:
+        losses = [agent.learn(agent.prepare(replay.sample(BATCH_SIZE)))["loss"] for _ in range(updates)]
+        losses[-1].item()  # waits for the device
+
+    learn(20)
+    updates = args.steps // STEPS_PER_UPDATE
+    began = time.perf_counter()
+    learn(updates)
+    return {"steps_per_second": args.steps / (time.perf_counter() - began), "work": f"{updates} updates"}
+
+
+def whole_loop(args: BenchmarkArgs) -> Result:
+    """Our training loop as it runs for everybody; the speed is the one that its own `metrics.csv` tells."""
+    import csv
+
+    from runs.dqn_run import new_run
+    from runs.train_dqn import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = new_run(replace(_train_config(args), out=Path(folder) / "run"))
+        with run.display:
+            train(run)
+        rows = list(csv.DictReader((Path(folder) / "run" / "metrics.csv").open()))
+    first, last = rows[0], rows[-1]  # the first row ends the warm-up
+    steps, updates = (int(last[name]) - int(first[name]) for name in ("steps", "updates"))
+    seconds = float(last["seconds"]) - float(first["seconds"])
+    return {"steps_per_second": steps / seconds, "work": f"{steps} steps, {updates} updates of {BATCH_SIZE}"}
+
+
+def _train_config(args: BenchmarkArgs) -> Any:
+    from runs.presets import CLASSIC
+
+    agent = replace(
+        CLASSIC.agent,
+        batch_size=BATCH_SIZE,
+        steps_per_update=STEPS_PER_UPDATE,
+        target_update_steps=TARGET_UPDATE_STEPS,
+        learning_starts_steps=WARM_UP_STEPS // 2,
+        replay_capacity_steps=10_000,
+    )
+    return replace(
+        CLASSIC,
+        env=replace(CLASSIC.env, game=args.game),
+        agent=agent,
+        tracked=replace(CLASSIC.tracked, tracking="none"),
+        num_envs=args.num_envs,
+        device=args.device,
+        precision=args.precision,
+        total_steps=WARM_UP_STEPS + args.steps,
+        log_every_steps=WARM_UP_STEPS,
+        checkpoint_every_steps=0,
+        evaluate_every_steps=0,
+    )
+
+
+def sb3(args: BenchmarkArgs, vec_env: str, num_envs: int) -> Result:
+    """SB3's DQN with CnnPolicy on its own Atari wrappers, its threads and everything else as it comes."""
+    import ale_py
+    import gymnasium
+    from stable_baselines3 import DQN
+    from stable_baselines3.common import vec_env as vec_envs
+    from stable_baselines3.common.env_util import make_atari_env
+
+    gymnasium.register_envs(ale_py)
+    name = "".join(word.capitalize() for word in args.game.split("_")) + "NoFrameskip-v4"
+    kind = getattr(vec_envs, vec_env)
+    envs = vec_envs.VecFrameStack(make_atari_env(name, n_envs=num_envs, seed=0, vec_env_cls=kind), n_stack=4)
+    model = DQN(
+        "CnnPolicy",
+        envs,
+        learning_rate=1e-4,
+        batch_size=BATCH_SIZE,
+        buffer_size=10_000,
+        learning_starts=WARM_UP_STEPS // 2,
+        train_freq=max(1, STEPS_PER_UPDATE // num_envs),  # counted in steps of all environments
+        gradient_steps=max(1, num_envs // STEPS_PER_UPDATE),
+        target_update_interval=TARGET_UPDATE_STEPS,
+        device=args.device,
+    )
+    model.learn(WARM_UP_STEPS)
+    updates = model._n_updates
+    measured = args.steps // 2  # it is the slower one
+    began = time.perf_counter()
+    model.learn(measured, reset_num_timesteps=False)
+    seconds = time.perf_counter() - began
+    envs.close()
+    work = f"{measured} steps, {model._n_updates - updates} updates of {BATCH_SIZE}"
+    return {"steps_per_second": measured / seconds, "work": work, "setting": f"{vec_env} × {num_envs}"}
+
+
+def measured_alone(function: Callable[..., Result], *args: Any) -> Result:
+    """Run `function` in a process of its own, so that neither side's threads and settings touch the other's."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_result, args=(sender, function, args))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError as error:
+        raise RuntimeError(f"measuring {function.__name__} failed; its own message is above") from error
+    finally:
+        process.join()
+
+
+def _send_result(sender: Any, function: Callable[..., Result], args: tuple[Any, ...]) -> None:
+    sender.send(function(*args))
+
+
+def main(args: BenchmarkArgs) -> int:
+    """Measure, print the table, return the exit code."""
+    from rich.console import Console
+    from rich.table import Table
+
+    with refusing_bad_input():
+        from envs.atari import check_game
+
+        check_game(args.game)
+        if args.rounds < 1 or args.steps < WARM_UP_STEPS:
+            raise ValueError(f"need --rounds of at least 1 and --steps of at least {WARM_UP_STEPS}")
+        if args.json is not None and not args.json.parent.is_dir():
+            raise ValueError(f"--json {args.json}: there is no folder '{args.json.parent}'")
+    os.environ.pop("OMP_WAIT_POLICY", None)  # ours to set for our side alone
+    probes = [measured_alone(sb3, args, *candidate) for candidate in SB3_CANDIDATES]
+    fastest = SB3_CANDIDATES[max(range(len(probes)), key=lambda i: probes[i]["steps_per_second"])]
+    results: dict[str, list[Result]] = {"environment": [], "learner": [], "loop": [], "sb3": []}
+    for _ in range(args.rounds):
+        results["loop"].append(measured_alone(whole_loop, args))
+        results["sb3"].append(measured_alone(sb3, args, *fastest))
+        results["environment"].append(measured_alone(environment_only, args))
+        results["learner"].append(measured_alone(learner_only, args))
+    medians = {name: statistics.median(r["steps_per_second"] for r in every) for name, every in results.items()}
+    ratios = [
+        o["steps_per_second"] / s["steps_per_second"] for o, s in zip(results["loop"], results["sb3"], strict=True)
+    ]
+    hardware = measured_alone(_hardware)
+    console = Console(width=110)
+    table = Table(
+        title=f"{args.game}, steps/s, median of {args.rounds}: {hardware['processor']}, {hardware['cores']} cores"
+    )
+    for column in ("what", "steps/s", "ratio to SB3", "work measured"):
+        table.add_column(column)
+    titles = {
+        "environment": "environment only",
+        "learner": "learner only",
+        "loop": "whole loop",
+        "sb3": f"SB3 DQN, {results['sb3'][0]['setting']}",
+    }
+    for name, title in titles.items():
+        ratio = medians[name] / medians["sb3"]
+        table.add_row(title, f"{medians[name]:,.0f}", f"{ratio:.2f}", results[name][0]["work"])
+    console.print(table)
+    console.print(f"whole loop / SB3, round by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+    if args.json is not None:
+        whole = {"hardware": hardware, "medians": medians, "ratios": ratios, "results": results, "sb3_probes": probes}
+        args.json.write_text(json.dumps(whole, indent=1))
+    return 0
+
+
+def _hardware() -> Result:
+    from runs import machine
+
+    return dict(machine.versions())
+
+
+if __name__ == "__main__":
+    run_command(main, BenchmarkArgs)

@@ -1,0 +1,242 @@
+"""The commands, whole, with what a person may get right and wrong."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import ROOT, TINY, environment, metrics, refused, run, start
+
+from runs.checkpoints import load_agent, load_tensors, save_tensors
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    run(
+        "runs.train_dqn", *TINY, "--out", str(folder), "--evaluate-every-steps", "300", "--evaluation-video-steps", "20"
+    )
+    return folder
+
+
+def test_the_list_of_commands_and_games() -> None:
+    listed = run("runs")
+    for name in ("train_dqn", "evaluate", "watch", "games", "benchmark"):
+        assert f"python -m runs.{name} " in listed
+    games = run("runs.games").splitlines()
+    assert sum(line.startswith(("pong ", "breakout ")) for line in games) == 2
+    assert any("104 Atari games" in line for line in games)
+
+
+@pytest.mark.parametrize("name", ["train_dqn", "evaluate", "watch", "games", "benchmark"])
+def test_help_is_quick(name: str) -> None:
+    run(f"runs.{name}", "--help")
+    began = time.monotonic()
+    run(f"runs.{name}", *(["pong"] if name == "train_dqn" else []), "--help")
+    assert time.monotonic() - began < 1.5
+
+
+def test_every_promised_option_is_there() -> None:
+    shown = run("runs.train_dqn", "classic", "--help")
+    for option in (
+        "game protocol seed total-steps out learning-rate batch-size discount replay-capacity-steps device precision "
+        "learning-starts-steps target-update-steps checkpoint-every-steps evaluate-every-steps num-envs double dueling "
+        "n-steps full-action-space mode difficulty stop-at-score run-name tracking wandb-project wandb-entity "
+        "wandb-group wandb-tags"
+    ).split():
+        assert f"--{option} " in shown or f"--{option}," in shown or f"--{option}\n" in shown, option
+
+
+def test_a_run_leaves_what_it_promises(trained: Path) -> None:
+    rows = metrics(trained)
+    assert [row["steps"] for row in rows if row["epsilon"]] == [str(step) for step in range(50, 601, 50)]
+    assert sum(row["evaluation_score"] != "" for row in rows) == 3  # at 300, at 600, and the one at the end
+    last = rows[-2]
+    assert int(last["frames"]) == 4 * int(last["steps"]) and float(last["replay_fill"]) == 1.0
+    assert {"loss", "td_error", "q", "gradient_norm", "held_out_q"} <= {
+        name for row in rows for name in row if row[name]
+    }
+    assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["540", "600", "latest"]
+    assert sorted(p.name for p in (trained / "videos").iterdir()) == ["300.mp4", "600.mp4"]
+    about = json.loads((trained / "config.json").read_text())
+    assert about["versions"]["torch"] and about["versions"]["commit"] and about["config"]["env"]["game"] == "catch"
+
+
+def test_evaluate(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    arguments = ("--episodes", "5", "--epsilon", "0.05", "--seed", "3", "--protocol", "v5", "--json", str(file))
+    run("runs.evaluate", str(trained), *arguments)
+    result = json.loads(file.read_text())
+    assert len(result["scores"]) == 5 and result["mean"] == pytest.approx(np.mean(result["scores"]))
+    assert (result["protocol"], result["epsilon"], result["seed"]) == ("v5", 0.05, 3)
+    run("runs.evaluate", str(trained / "checkpoints" / "540"), *arguments)
+    run("runs.evaluate", str(trained / "best"), *arguments)
+
+
+def test_watch_writes_a_video_of_the_right_size(trained: Path, tmp_path: Path) -> None:
+    import imageio_ffmpeg
+
+    video = tmp_path / "deep" / "game.mp4"
+    printed = run("runs.watch", str(trained), "--video", str(video))
+    assert "catch (classic): " in printed
+    reader = imageio_ffmpeg.read_frames(str(video))
+    about = next(reader)
+    assert about["size"] == (640, 608) and about["fps"] == 15
+    frames = [np.frombuffer(frame, np.uint8).reshape(608, 640, 3) for frame in reader]
+    assert 60 <= len(frames) <= 70  # five balls of thirteen steps
+    assert all(frame.std() > 5 for frame in frames) and not np.array_equal(frames[0], frames[30])
+
+
+def test_a_window_opens_where_there_is_a_display(trained: Path) -> None:
+    dummy = environment() | {"SDL_VIDEODRIVER": "dummy", "DISPLAY": ":dummy"}
+    command = [sys.executable, "-m", "runs.watch", str(trained)]
+    done = subprocess.run(command, cwd=ROOT, env=dummy, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "catch (classic): " in done.stdout, done.stderr
+
+
+def test_unknown_names_and_contradictions(tmp_path: Path) -> None:
+    out = str(tmp_path / "never")
+    train = ("runs.train_dqn", "catch", "--out", out, "--tracking", "none")
+    assert "nearest: pong" in refused("runs.train_dqn", "classic", "--game", "pongg", "--out", out)
+    assert "did you mean catch?" in refused("runs.train_dqn", "catsh")
+    assert "learning_starts_steps" in refused(*train, "--learning-starts-steps", "1000000")
+    assert "stop_at_score" in refused(*train, "--stop-at-score", "3", "--evaluate-every-steps", "0")
+    assert "options of Atari games" in refused(*train, "--mode", "2")
+    assert "at least" in refused(*train, "--replay-capacity-steps", "40", "--learning-starts-steps", "0")
+    assert "--replay-capacity-steps" in refused(*train, "--replay-capacity-steps", "1000000000")
+    if not torch.cuda.is_available():
+        assert "no cuda device" in refused(*train, "--device", "cuda")
+    assert not Path(out).exists()
+    run("runs.train_dqn", "catch", "--no-such-option", expect=2)
+
+
+def test_folders_in_the_way(trained: Path, tmp_path: Path) -> None:
+    before = sorted(trained.rglob("*"))
+    assert "--resume" in refused("runs.train_dqn", *TINY, "--out", str(trained))
+    (tmp_path / "a file").write_text("mine")
+    refused("runs.train_dqn", *TINY, "--out", str(tmp_path / "a file"))
+    assert "cannot write" in refused("runs.train_dqn", *TINY, "--out", "/proc/no/such")
+    assert sorted(trained.rglob("*")) == before and (tmp_path / "a file").read_text() == "mine"
+
+
+def test_resume_of_what_cannot_be_resumed(trained: Path, tmp_path: Path) -> None:
+    assert "larger --total-steps" in refused("runs.train_dqn", "--resume", str(trained))
+    assert "nothing at" in refused("runs.train_dqn", "--resume", str(tmp_path / "none"))
+    assert "no checkpoint yet" in refused("runs.train_dqn", "--resume", str(tmp_path))
+    run("runs.train_dqn", "--resume", str(trained), "--learning-rate", "1", expect=2)
+
+
+def test_a_live_run_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "live"
+    process = start("runs.train_dqn", *TINY, "--total-steps", "1000000", "--out", str(out))
+    while not (out / "checkpoints" / "latest").exists():
+        time.sleep(0.05)
+        assert process.poll() is None
+    assert f"in use by a live run (process {process.pid})" in refused("runs.train_dqn", "--resume", str(out))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def damaged(trained: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "copy"
+    shutil.copytree(trained / "checkpoints" / "600", copy)
+    return copy
+
+
+def test_damaged_checkpoints(trained: Path, tmp_path: Path) -> None:
+    copy = damaged(trained, tmp_path)
+    whole = (copy / "weights.safetensors").read_bytes()
+    (copy / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert "cut short" in refused("runs.evaluate", str(copy))
+    (copy / "weights.safetensors").write_bytes(whole)
+    about = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text("{")
+    assert "config.json" in refused("runs.evaluate", str(copy))
+    (copy / "config.json").write_text(json.dumps(about | {"format": "saccade-dqn-99"}))
+    assert "saccade-dqn-99" in refused("runs.watch", str(copy), "--video", str(tmp_path / "v.mp4"))
+    about["config"]["agent"]["dueling"] = True
+    (copy / "config.json").write_text(json.dumps(about))
+    assert "does not fit" in refused("runs.evaluate", str(copy))
+    about["config"]["agent"] |= {"dueling": False, "backbone": "impala"}
+    (copy / "config.json").write_text(json.dumps(about))
+    assert "backbone" in refused("runs.evaluate", str(copy))
+    about["config"]["agent"] |= {"backbone": "nature"}
+    about["shapes"]["num_actions"] = 18
+    (copy / "config.json").write_text(json.dumps(about))
+    assert "18 actions" in refused("runs.evaluate", str(copy))
+
+
+def test_an_agent_meets_a_game_with_other_actions(trained: Path, tmp_path: Path) -> None:
+    copy = damaged(trained, tmp_path)
+    about = json.loads((copy / "config.json").read_text())
+    about["config"]["env"]["game"] = "pong"
+    (copy / "config.json").write_text(json.dumps(about))
+    assert "6 actions" in refused("runs.evaluate", str(copy))
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.system, (f"touch '{os.environ['BOMB']}'",))
+
+
+def test_pickles_are_refused_and_never_opened(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOMB", str(tmp_path / "exploded"))
+    copy = damaged(trained, tmp_path)
+    (copy / "weights.safetensors").write_bytes(pickle.dumps(Bomb()))
+    assert "pickle" in refused("runs.evaluate", str(copy))
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "model.pt")
+    assert "pickles" in refused("runs.evaluate", str(tmp_path / "model.pt"))
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_wrong_values_elsewhere(trained: Path, tmp_path: Path) -> None:
+    assert "--episodes" in refused("runs.evaluate", str(trained), "--episodes", "0")
+    assert "--epsilon" in refused("runs.watch", str(trained), "--epsilon", "2", "--video", str(tmp_path / "v.mp4"))
+    assert "no folder" in refused("runs.evaluate", str(trained), "--json", str(tmp_path / "no" / "f.json"))
+    assert "only .mp4" in refused("runs.watch", str(trained), "--video", str(tmp_path / "v.gif"))
+    if not os.environ.get("DISPLAY"):
+        assert "no display" in refused("runs.watch", str(trained))
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> None:
+    """The folder of checkpoints turns into a file: what permission and space would do, even to root."""
+    out = tmp_path / "run"
+    process = start("runs.train_dqn", *TINY, "--total-steps", "1200", "--out", str(out))
+    while not (out / "checkpoints" / "latest").exists():
+        time.sleep(0.01)
+        assert process.poll() is None
+    (out / "checkpoints").rename(out / "moved away")
+    (out / "checkpoints").write_text("no folder")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0 and "Traceback" not in output, output
+    assert "warning: no checkpoint" in output and "training goes on" in output
+    load_agent(out / "moved away" / (out / "moved away" / "latest").read_text())
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run("runs.train_dqn", *TINY, "--total-steps", "300", "--out", str(out))
+    checkpoint = out / "checkpoints" / "300"
+    weights = load_tensors(checkpoint / "weights.safetensors")
+    weights["head.advantage.bias"][0] = float("nan")
+    save_tensors(checkpoint / "weights.safetensors", weights)
+    output = run("runs.train_dqn", "--resume", str(out), "--total-steps", "600", expect=3)
+    assert "not a finite number since update" in output and "largest gradient: " in output
+    assert (out / "diverged" / "weights.safetensors").exists()
+    assert (out / "checkpoints" / "latest").read_text() == "300"
+
+
+def test_catch_is_learnt_within_90_seconds(tmp_path: Path) -> None:
+    began = time.monotonic()
+    run("runs.train_dqn", "catch", "--tracking", "none", "--out", str(tmp_path / "catch"))
+    assert time.monotonic() - began < 90
+    result = json.loads((tmp_path / "catch" / "evaluation.json").read_text())
+    assert result["episodes"] == 30 and result["mean"] >= 0.9 * 5

@@ -1,0 +1,109 @@
+"""A run that is killed, anywhere, and resumed ends where the uninterrupted run ends, bit for bit."""
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands import TINY, metrics, run, start
+
+from runs.checkpoints import find_checkpoint, load_tensors
+
+# What a run may be slower or faster at, but not different in.
+CLOCKS = {"seconds", "steps_per_second", "updates_per_second"}
+ATARI = (
+    "pong --total-steps 900 --learning-starts-steps 200 --replay-capacity-steps 512 --num-envs 2 --n-steps 3 "
+    "--batch-size 8 --target-update-steps 100 --checkpoint-every-steps 90 --evaluate-every-steps 0 "
+    "--evaluation-video-steps 0 --log-every-steps 50 --tracking none --double --protocol v5"
+).split()
+
+
+def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, str]]]:
+    checkpoint = find_checkpoint(folder)
+    tensors = load_tensors(checkpoint / "learner.safetensors") | load_tensors(checkpoint / "weights.safetensors")
+    rows = [{k: v for k, v in row.items() if k not in CLOCKS} for row in metrics(folder)]
+    return tensors, rows
+
+
+def assert_same(one: Path, two: Path) -> None:
+    (tensors, rows), (others, other_rows) = outcome(one), outcome(two)
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, others[name]), name
+    assert rows == other_rows
+
+
+@pytest.mark.parametrize("options", [TINY, ATARI], ids=["catch", "pong"])
+def test_killed_at_random_and_resumed(options: list[str], tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run("runs.train_dqn", *options, "--out", str(whole))
+    random.seed(len(options))
+    process = start("runs.train_dqn", *options, "--out", str(killed))
+    latest, places = killed / "checkpoints" / "latest", []
+    for _ in range(4):
+        seen = latest.read_text() if latest.exists() else ""
+        while process.poll() is None and (not latest.exists() or latest.read_text() == seen):
+            time.sleep(0.002)
+        time.sleep(random.uniform(0.0, 0.6))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if process.returncode == 0:
+            break
+        places.append(latest.read_text())
+        process = start("runs.train_dqn", "--resume", str(killed))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert len(places) >= 2, places
+    assert_same(whole, killed)
+
+
+def test_killed_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run("runs.train_dqn", *TINY, "--out", str(whole))
+    process = start("runs.train_dqn", *TINY, "--out", str(killed))
+    deaths, folder = 0, killed / "checkpoints"
+    for _ in range(30):
+        while process.poll() is None:
+            # After the first whole checkpoint: a half-written one is what we want to catch.
+            if (folder / "latest").exists() and list(folder.glob(".*.partial")):
+                process.send_signal(signal.SIGKILL)
+        process.wait()
+        if process.returncode != -signal.SIGKILL:
+            break
+        deaths += bool(list(folder.glob(".*.partial")))
+        process = start("runs.train_dqn", "--resume", str(killed))
+        if deaths >= 3:
+            break
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert deaths >= 1
+    assert not list(folder.glob(".*.partial"))
+    assert_same(whole, killed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_says_how_to_go_on_and_goes_on(number: signal.Signals, tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    options = [*TINY, "--checkpoint-every-steps", "0"]
+    run("runs.train_dqn", *options, "--out", str(whole))
+    process = start("runs.train_dqn", *options, "--out", str(stopped))
+    while not (stopped / "metrics.csv").exists() or len((stopped / "metrics.csv").read_text().splitlines()) < 4:
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 128 + number, output
+    assert f"--resume '{stopped}'" in output
+    run("runs.train_dqn", "--resume", str(stopped))
+    assert_same(whole, stopped)
+
+
+def test_a_finished_run_goes_on_to_a_new_end(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run("runs.train_dqn", *TINY, "--out", str(whole))
+    run("runs.train_dqn", *TINY, "--total-steps", "300", "--out", str(parts))
+    run("runs.train_dqn", "--resume", str(parts), "--total-steps", "600")
+    (tensors, _), (others, _) = outcome(whole), outcome(parts)
+    assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())

@@ -1,0 +1,79 @@
+"""W&B for real (offline runs read back), TensorBoard, and W&B out of reach."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import ROOT, TINY, environment, metrics, run
+
+WITH_WANDB = [option if option != "none" else "wandb" for option in TINY]
+
+
+def read_back(folder: Path) -> list[dict]:
+    """Return all records of the offline runs below `folder` as dictionaries."""
+    from google.protobuf.json_format import MessageToDict
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore  # type: ignore[import]
+
+    records = []
+    for file in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+        store = DataStore()
+        store.open_for_scan(str(file))
+        while (data := store.scan_data()) is not None:
+            record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]
+            record.ParseFromString(data)
+            records.append(MessageToDict(record))
+    return records
+
+
+def test_offline_runs_hold_configuration_metrics_and_video(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    extra = ["--evaluate-every-steps", "300", "--evaluation-video-steps", "20", "--wandb-tags", "a", "b"]
+    printed = run("runs.train_dqn", *WITH_WANDB, *extra, "--total-steps", "300", "--out", str(out))
+    assert "wandb sync" in printed
+    run("runs.train_dqn", "--resume", str(out), "--total-steps", "400")
+    records = read_back(out)
+    runs = [record["run"] for record in records if "run" in record]
+    assert len({r["runId"] for r in runs}) == 1 and runs[0]["tags"] == ["a", "b"]
+    config = {item["key"]: json.loads(item["valueJson"]) for item in runs[0]["config"]["update"]}
+    assert config["env"]["game"] == "catch" and config["versions"]["commit"]
+    rows = []
+    for record in records:
+        if "history" in record:
+            items = {i.get("key") or "/".join(i["nestedKey"]): i["valueJson"] for i in record["history"]["item"]}
+            rows.append({key: json.loads(value) for key, value in items.items()})
+    csv_rows = metrics(out)
+    logged = [row for row in rows if "epsilon" in row]
+    assert [row["steps"] for row in logged] == [int(r["steps"]) for r in csv_rows if r["epsilon"]]
+    assert any("evaluation_score" in row for row in rows)
+    assert any("evaluation_video" in row or any(k.startswith("evaluation_video") for k in row) for row in rows)
+    assert list(out.glob("wandb/offline-run-*/files/media/videos/*.mp4"))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"WANDB_API_KEY": "short"}, {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}]
+)
+def test_wandb_out_of_reach_or_a_bad_key(wrong: dict[str, str], tmp_path: Path) -> None:
+    out, began = tmp_path / "run", time.monotonic()
+    variables = {k: v for k, v in environment().items() if k != "WANDB_MODE"} | wrong
+    command = [sys.executable, "-m", "runs.train_dqn", *WITH_WANDB, "--total-steps", "200", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=200)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0 and "Traceback" not in output, output
+    assert "logging offline" in output and time.monotonic() - began < 100
+    assert list(out.glob("wandb/offline-run-*")) and len(metrics(out)) >= 4
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    options = [option if option != "none" else "tensorboard" for option in TINY]
+    run("runs.train_dqn", *options, "--total-steps", "300", "--out", str(out))
+    events = EventAccumulator(str(out / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("epsilon")] == [
+        int(r["steps"]) for r in metrics(out) if r["epsilon"]
+    ]
