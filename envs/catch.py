@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-SIZE, CELL = 84, 6  # pixels; the board is 14 cells wide and high
+SIZE, CELL = 84, 12  # pixels; the board is 7 cells wide and high
 CELLS = SIZE // CELL
 BEST_RETURN = 5.0
 

@@ -88,7 +88,9 @@ class DQNRun:
         self._seconds = 0.0
         self._lock = RunFolder(self.folder, resumed=checkpoint is not None)
         self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept)
+        self.display = ProgressDisplay(config.total_steps)
         if checkpoint is not None:
+            self.display.say(f"reading {checkpoint} and playing the open episodes again, up to where they were")
             self._load(checkpoint)
         save_json(
             self.folder / "config.json",
@@ -96,7 +98,6 @@ class DQNRun:
         )
         self._resumed = checkpoint is not None
         self._worker = ThreadPoolExecutor(1, "learner", machine.settle_thread, (config.num_threads,))
-        self.display = ProgressDisplay(config.total_steps, self.steps)
 
     def begin(self) -> None:
         """Open the trackers and say where the run lives."""
@@ -105,7 +106,7 @@ class DQNRun:
             f"{self.config.num_envs} environments, {self.config.device} {self.config.precision}, "
             f"{'resumed at step ' + format(self.steps, ',') if self._resumed else 'new'}: {self.folder}"
         )
-        self.display.update(self.steps, "starting")
+        self.display.begin(self.steps)
         self._tracker = Tracker(self.folder, self.config, self._wandb_id, self.steps if self._resumed else None)
         for message in self._tracker.messages:
             self.display.say(message)

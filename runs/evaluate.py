@@ -82,21 +82,36 @@ class EvaluateArgs:
 
 def main(args: EvaluateArgs) -> int:
     """Print a line with the score; return the exit code."""
-    from runs import machine
-    from runs.checkpoints import load_agent
-
     with refusing_bad_input():
         check_play(args.episodes, args.epsilon)
         if args.json is not None and not args.json.parent.is_dir():
             raise ValueError(f"--json {args.json}: there is no folder '{args.json.parent}'")
-        machine.settle_thread(machine.usable_cores())
-        agent, config = load_agent(args.checkpoint, args.device)
-        env = replace(config.env, protocol=args.protocol or config.env.protocol)
+        agent, env = load_player(args.checkpoint, args.protocol, args.device)
     result = evaluate(agent, env, args.episodes, args.epsilon, args.seed)
     if args.json is not None:
         args.json.write_text(json.dumps(result, indent=1))
     print(describe(result))
     return 0
+
+
+def load_player(checkpoint: Path, protocol: Protocol | None, device: str) -> "tuple[DQN, EnvConfig]":
+    """Load an agent and the game it was trained on, under `protocol` if given.
+
+    Raises:
+        ValueError: the checkpoint cannot be read, or the game has another number of actions than the agent.
+    """
+    from envs.games import make_games
+    from runs import machine
+    from runs.checkpoints import load_agent
+
+    machine.settle_thread(machine.usable_cores())
+    agent, config = load_agent(checkpoint, device)
+    env = replace(config.env, protocol=protocol or config.env.protocol)
+    games = make_games(env, 1, seed=0)
+    games.close()
+    if games.num_actions != agent.num_actions:
+        raise ValueError(f"'{checkpoint}' has {agent.num_actions} actions, {env.game} has {games.num_actions} actions")
+    return agent, env
 
 
 def check_play(episodes: int, epsilon: float) -> None:

