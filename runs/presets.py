@@ -61,7 +61,6 @@ PONG = TrainConfig(
     total_steps=500_000,
 )
 
-# Reaches 4.8 of 5 in 6,000 steps.
 CATCH = TrainConfig(
     preset="catch",
     env=EnvConfig(game="catch"),
@@ -76,8 +75,11 @@ CATCH = TrainConfig(
         epsilon_end=0.02,
         replay_capacity_steps=20_000,
     ),
-    total_steps=7_000,
-    evaluate_every_steps=2_000,
+    total_steps=12_000,
+    stop_at_score=4.9,  # of 5
+    evaluate_every_steps=1_000,
+    evaluation_episodes=20,
+    evaluation_video_steps=30,
     checkpoint_every_steps=5_000,
     log_every_steps=1_000,
 )
