@@ -58,7 +58,9 @@ class TrainConfig:
     evaluate_every_steps: int = 50_000
     """Steps between evaluations; 0 evaluates only at the end."""
     evaluation_episodes: int = 10
-    """Whole games an evaluation plays; the one at the end plays 30."""
+    """Whole games an evaluation plays."""
+    final_evaluation_episodes: int = 30
+    """Whole games that the evaluation at the end plays."""
     evaluation_epsilon: float = 0.01
     """Share of random actions while evaluating."""
     evaluation_video_steps: int = 300
@@ -83,7 +85,10 @@ class TrainConfig:
                 "checkpoint_every_steps and evaluate_every_steps must be 0 (off) or above",
             ),
             (self.checkpoints_kept >= 1, f"checkpoints_kept {self.checkpoints_kept} must be at least 1"),
-            (self.evaluation_episodes >= 1, f"evaluation_episodes {self.evaluation_episodes} must be at least 1"),
+            (
+                self.evaluation_episodes >= 1 and self.final_evaluation_episodes >= 1,
+                "evaluation_episodes and final_evaluation_episodes must be at least 1",
+            ),
             (
                 0 <= self.evaluation_epsilon <= 1,
                 f"evaluation_epsilon {self.evaluation_epsilon} must lie between 0 and 1",

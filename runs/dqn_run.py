@@ -38,7 +38,6 @@ from runs.progress import ProgressDisplay
 from runs.tracking import Tracker
 from runs.watch import record_video
 
-FINAL_EVALUATION_EPISODES = 30
 HELD_OUT_STATES = 256
 LEARNED = ("loss", "td_error", "q", "gradient_norm")
 
@@ -250,7 +249,7 @@ class DQNRun:
         """Save and score what there is, close everything, and say how to go on or where to look."""
         resume = f"python -m runs.train_dqn --resume '{self.folder}'"
         if ended in ("done", "score reached"):
-            self.evaluate(FINAL_EVALUATION_EPISODES)
+            self.evaluate(self.config.final_evaluation_episodes)
         if ended != "diverged":
             self.save()
             verb = "stopped" if ended == "stopped" else ended
@@ -322,7 +321,8 @@ def new_run(config: TrainConfig) -> DQNRun:
         ValueError: something about it cannot be meant or does not fit this machine.
     """
     device = machine.choose_device(config.device)
-    name = config.run_name or f"{config.env.game}-{config.preset}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    about = config.env.game if config.env.game == config.preset else f"{config.env.game}-{config.preset}"
+    name = config.run_name or f"{about}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     settled = replace(
         config,
         run_name=name,

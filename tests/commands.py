@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 TINY = (
     "catch --total-steps 600 --learning-starts-steps 100 --replay-capacity-steps 256 --num-envs 2 --n-steps 3 "
     "--batch-size 4 --target-update-steps 40 --checkpoint-every-steps 60 --evaluate-every-steps 0 "
-    "--evaluation-video-steps 0 --log-every-steps 50 --tracking none"
+    "--evaluation-video-steps 0 --final-evaluation-episodes 2 --stop-at-score None --log-every-steps 50 --tracking none"
 ).split()
 
 

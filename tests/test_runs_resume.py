@@ -14,9 +14,10 @@ from runs.checkpoints import find_checkpoint, load_tensors
 # What a run may be slower or faster at, but not different in.
 CLOCKS = {"seconds", "steps_per_second", "updates_per_second"}
 ATARI = (
-    "pong --total-steps 900 --learning-starts-steps 200 --replay-capacity-steps 512 --num-envs 2 --n-steps 3 "
+    "pong --total-steps 700 --learning-starts-steps 200 --replay-capacity-steps 512 --num-envs 2 --n-steps 3 "
     "--batch-size 8 --target-update-steps 100 --checkpoint-every-steps 90 --evaluate-every-steps 0 "
-    "--evaluation-video-steps 0 --log-every-steps 50 --tracking none --double --protocol v5"
+    "--evaluation-video-steps 0 --final-evaluation-episodes 1 --log-every-steps 50 --tracking none --double "
+    "--protocol v5"
 ).split()
 
 
