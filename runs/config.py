@@ -124,24 +124,20 @@ class ResumeArgs:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Return a config as JSON takes it."""
-    plain = dataclasses.asdict(config)
-    if plain.get("out") is not None:
-        plain["out"] = str(plain["out"])
-    return plain
+    """Return a config as JSON takes it, but for `out`: a run's folder may be moved, and says where it is by itself."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if name != "out"}
 
 
 def from_json(kind: type, plain: dict[str, Any]) -> Any:
-    """Return the config of type `kind` that `to_json` gave.
+    """Return the config of type `kind` that `to_json` gave; what was not yet an option then has its default.
 
     Raises:
-        ValueError: a field is missing or unknown, or its value cannot be meant.
+        ValueError: a field is unknown, or its value cannot be meant.
     """
     hints = typing.get_type_hints(kind)
     names = {f.name for f in dataclasses.fields(kind)}
-    if set(plain) != names:
-        differing = ", ".join(sorted(set(plain) ^ names))
-        raise ValueError(f"the configuration is of another version of this program: it differs in {differing}")
+    if unknown := sorted(plain.keys() - names):
+        raise ValueError(f"the configuration is of another version of this program, which had {', '.join(unknown)}")
     values: dict[str, Any] = {}
     for name, value in plain.items():
         hint = hints[name]
@@ -149,7 +145,5 @@ def from_json(kind: type, plain: dict[str, Any]) -> Any:
             value = from_json(typing.cast(type, hint), value)
         elif isinstance(value, list):
             value = tuple(value)
-        elif name == "out" and value is not None:
-            value = Path(value)
         values[name] = value
     return kind(**values)

@@ -1,0 +1,44 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from runs.config import TrainConfig, from_json, to_json
+from runs.presets import PRESETS
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_survive_json(name: str) -> None:
+    config = dataclasses.replace(PRESETS[name][1], stop_at_score=3.0)
+    assert config.preset == name
+    moved = dataclasses.replace(config, out=Path("somewhere"))
+    assert from_json(TrainConfig, json.loads(json.dumps(to_json(moved)))) == config
+
+
+def test_an_older_configuration_takes_defaults_and_a_stranger_is_refused() -> None:
+    plain = to_json(TrainConfig())
+    del plain["final_evaluation_episodes"]
+    assert from_json(TrainConfig, plain) == TrainConfig()
+    plain["agent"]["wings"] = 2
+    with pytest.raises(ValueError, match="which had wings"):
+        from_json(TrainConfig, plain)
+
+
+@pytest.mark.parametrize("changes", [{"total_steps": 0}, {"num_envs": 0}, {"checkpoints_kept": 0}, {"num_threads": -1}])
+def test_what_cannot_be_meant_is_refused(changes: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        TrainConfig(**changes)  # type: ignore[arg-type]
+
+
+def test_presets_say_what_their_sources_say() -> None:
+    classic, nature = PRESETS["classic"][1], PRESETS["nature"][1]
+    for config in (classic, nature):
+        assert (config.agent.batch_size, config.agent.steps_per_update) == (32, 4)
+        assert config.agent.replay_capacity_steps == 1_000_000
+    # SB3's zoo and CleanRL: 1e-4, target every 1,000 steps, 80,000 random steps, ε to 0.01 over a tenth of 10M.
+    assert (classic.agent.learning_rate, classic.agent.target_update_steps) == (1e-4, 1_000)
+    assert (classic.agent.learning_starts_steps, classic.agent.epsilon_steps) == (80_000, 1_000_000)
+    # Mnih et al. 2015, extended data table 1: target every 10,000 updates, ε to 0.1 over a million frames seen.
+    assert nature.agent.target_update_steps == 10_000 * nature.agent.steps_per_update
+    assert (nature.agent.epsilon_end, nature.agent.learning_rate) == (0.1, 2.5e-4)
