@@ -146,7 +146,10 @@ def sb3(args: BenchmarkArgs, vec_env: str, num_envs: int) -> Result:
     gymnasium.register_envs(ale_py)
     name = "".join(word.capitalize() for word in args.game.split("_")) + "NoFrameskip-v4"
     kind = getattr(vec_envs, vec_env)
-    envs = vec_envs.VecFrameStack(make_atari_env(name, n_envs=num_envs, seed=0, vec_env_cls=kind), n_stack=4)
+    # Forked, since the games registered above are known to this process alone.
+    options = {"start_method": "fork"} if vec_env == "SubprocVecEnv" else {}
+    atari = make_atari_env(name, n_envs=num_envs, seed=0, vec_env_cls=kind, vec_env_kwargs=options)
+    envs = vec_envs.VecFrameStack(atari, n_stack=4)
     model = DQN(
         "CnnPolicy",
         envs,

@@ -343,7 +343,9 @@ def resumed_run(args: ResumeArgs) -> DQNRun:
     folder = args.resume.absolute()
     checkpoint = find_checkpoint(folder)
     if checkpoint == folder:
-        raise CheckpointError(f"'{folder}' is a checkpoint; resume its run's folder: --resume '{folder.parent.parent}'")
+        raise CheckpointError(
+            f"'{folder}' is a checkpoint, or weights alone, and cannot be resumed itself: give --resume its run's folder"
+        )
     config, about = load_config(checkpoint)
     config = replace(
         config,

@@ -1,4 +1,4 @@
-"""Make a small copy of an agent to hand on: `python -m runs.export CHECKPOINT --to bf16 FOLDER`."""
+"""Make a small copy of an agent to hand on: `python -m runs.export CHECKPOINT FOLDER`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -49,6 +49,7 @@ PONG = TrainConfig(
     env=EnvConfig(game="pong"),
     agent=DQNConfig(
         learning_rate=2.5e-4,
+        optimizer_epsilon=1.5e-4,
         batch_size=32,
         steps_per_update=4,
         n_steps=3,
@@ -58,7 +59,8 @@ PONG = TrainConfig(
         epsilon_end=0.02,
         replay_capacity_steps=150_000,
     ),
-    total_steps=500_000,
+    num_envs=16,
+    total_steps=600_000,
 )
 
 CATCH = TrainConfig(

@@ -102,6 +102,16 @@ def test_a_window_opens_where_there_is_a_display(trained: Path) -> None:
     assert done.returncode == 0 and "catch (classic): " in done.stdout, done.stderr
 
 
+def test_export_is_small_and_plays(trained: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    run("runs.export", str(trained), str(small))
+    assert sorted(p.name for p in small.iterdir()) == ["config.json", "weights.safetensors"]
+    assert all(w.dtype == torch.bfloat16 for w in load_tensors(small / "weights.safetensors").values())
+    run("runs.evaluate", str(small), "--episodes", "2")
+    assert "weights alone" in refused("runs.train_dqn", "--resume", str(small))
+    assert "not empty" in refused("runs.export", str(trained), str(small))
+
+
 def test_unknown_names_and_contradictions(tmp_path: Path) -> None:
     out = str(tmp_path / "never")
     train = ("runs.train_dqn", "catch", "--out", out, "--tracking", "none")
