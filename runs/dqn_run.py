@@ -344,7 +344,7 @@ def resumed_run(args: ResumeArgs) -> DQNRun:
     checkpoint = find_checkpoint(folder)
     if checkpoint == folder:
         raise CheckpointError(
-            f"'{folder}' is a checkpoint, or weights alone, and cannot be resumed itself: give --resume its run's folder"
+            f"'{folder}' is a checkpoint, or weights alone, and is not resumed itself: give --resume its run's folder"
         )
     config, about = load_config(checkpoint)
     config = replace(
@@ -356,6 +356,6 @@ def resumed_run(args: ResumeArgs) -> DQNRun:
     )
     if about["steps"] >= config.total_steps:
         raise CheckpointError(
-            f"'{folder}' is at step {about['steps']:,} and ends at {config.total_steps:,}: give a larger --total-steps"
+            f"'{folder}' is at step {about['steps']:,}, its end is {config.total_steps:,}: give a larger --total-steps"
         )
     return DQNRun(config, about["wandb_id"], checkpoint)
