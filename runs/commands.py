@@ -8,14 +8,17 @@ from typing import TypeVar
 import tyro
 
 Args = TypeVar("Args")
-WRONG_INPUT = 2
+WRONG_INPUT, INTERRUPTED = 2, 130
 
 
 def run_command(main: Callable[[Args], int], args_type: type[Args]) -> None:
     """Read `args_type` from the command line, run `main` with it and exit with what it returns."""
     with refusing_bad_input():
         args = tyro.cli(args_type)
-    sys.exit(main(args))
+    try:
+        sys.exit(main(args))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 @contextmanager
@@ -29,3 +32,5 @@ def refusing_bad_input() -> Iterator[None]:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -221,6 +221,9 @@ class DQNRun:
 
     def save(self) -> Path | None:
         """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
+        if self._learned and not torch.stack(self._learned).isfinite().all():
+            self.display.say("warning: no checkpoint, because the loss is not a finite number; the last good one stays")
+            return None
         self._seconds = time.monotonic() - self._clock
         tensors = {f"prepared.{i}.{name}": t for i, p in enumerate(self.prepared) for name, t in p._asdict().items()}
         if self._learned:

@@ -71,9 +71,8 @@ def read_args(argv: list[str]) -> TrainConfig | ResumeArgs:
         near = difflib.get_close_matches(argv[0], PRESETS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(f"no preset named '{argv[0]}'; {hint}Presets: {', '.join(PRESETS)}. Games go to --game")
-    described = {name: (about, config) for name, (about, config) in PRESETS.items()}
     return tyro.extras.overridable_config_cli(
-        described, args=argv, prog=prog, config=(tyro.conf.OmitArgPrefixes, tyro.conf.SuppressFixed)
+        PRESETS, args=argv, prog=prog, config=(tyro.conf.OmitArgPrefixes, tyro.conf.SuppressFixed)
     )
 
 
