@@ -159,8 +159,8 @@ class FrameReplay:
     def sample(self, batch_size: int) -> Batch:
         """Draw transitions uniformly, with replacement, from all windows that are whole.
 
-        A draw that meets a row that holds only an episode's last frame is drawn again, up to seven times; an eighth
-        such draw in a row takes the step before it.
+        A draw that meets a row that holds only an episode's last frame is drawn again, up to seven times; after an
+        eighth such draw the step beside it is taken.
         """
         first = torch.from_numpy(self._first_start()).to(self.device)
         span = torch.from_numpy(self._last_start() - self._first_start()).to(self.device)
@@ -172,8 +172,8 @@ class FrameReplay:
         steps = self._endings[env, count % self.rows] != LAST_FRAME
         chosen = steps.to(torch.uint8).argmax(dim=0, keepdim=True)
         env, count = env.gather(0, chosen).squeeze(0), count.gather(0, chosen).squeeze(0)
-        count = count - (~steps.any(dim=0)).long()
-        return self.transitions(env, count)
+        beside = torch.where(count > first[env], -1, 1)  # rows of last frames have steps on both sides
+        return self.transitions(env, torch.where(steps.any(dim=0), count, count + beside))
 
     def transitions(self, env: Tensor, count: Tensor) -> Batch:
         """Return the transitions that start at rows `count` (B,) of the rings `env` (B,).

@@ -130,6 +130,7 @@ def _start_wandb(folder: Path, config: TrainConfig, run_id: str, messages: list[
         messages.append(f"warning: W&B cannot be used ({reason}): logging offline")
         mode = "offline"
         os.environ.pop("WANDB_API_KEY", None)
+        wandb.teardown()  # or the run's id counts as in use
         run = wandb.init(mode="offline", **options)
     if mode == "offline":
         messages.append(f"W&B logs offline; to send it: wandb sync '{folder / 'wandb'}'/offline-run-*-{run_id}")
