@@ -255,9 +255,8 @@ class DQNRun:
             self.evaluate(self.config.final_evaluation_episodes)
         if ended != "diverged":
             self.save()
-            verb = "stopped" if ended == "stopped" else ended
             more = "" if ended == "stopped" else " --total-steps N"
-            self.display.say(f"{verb} at step {self.steps:,}. To go on: {resume}{more}")
+            self.display.say(f"{ended} at step {self.steps:,}. To go on: {resume}{more}")
         self._worker.shutdown()
         self._tracker.close()
         self.games.close()
