@@ -2,6 +2,7 @@
 
 The master weights and the optimizer's moments are float32. With bf16 precision forward and backward passes run on a
 bfloat16 copy of the weights that each update refreshes; the gradients are applied to the master weights in float32.
+On a CPU with bfloat16 instructions those passes are compiled (`native.py`); torch's own are the reference.
 """
 
 import copy
@@ -12,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agents import native
 from agents.config import DQNConfig
 from agents.losses import double_td_error, huber, td_error
 from agents.networks import QNetwork
 from agents.replay import Batch
 from agents.schedules import linear
-from perception.backbones import BACKBONES, unit_scale
+from agents.updates import EagerUpdate
+from perception.backbones import BACKBONES
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -25,8 +28,8 @@ DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 class PreparedBatch(NamedTuple):
     """A batch with what does not depend on the online weights already worked out."""
 
-    images_tm1: Tensor  # (B, C, H, W) the states acted in, scaled and in the precision of the forward pass
-    images_t: Tensor  # (B, C, H, W) the states reached, likewise; no channels unless double needs them
+    images_tm1: Tensor  # (B, …) the states acted in, as the network's `images` makes them
+    images_t: Tensor  # (B, …) the states reached, likewise; empty unless double needs them
     a_tm1: Tensor  # (B,) int64
     r_t: Tensor  # (B,) float32
     discount_t: Tensor  # (B,) float32
@@ -57,21 +60,26 @@ class DQN:
         self.device, self.dtype = torch.device(device), DTYPES[precision]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = QNetwork(BACKBONES[config.backbone](stack), frame_shape, num_actions, config.dueling)
-        self.online = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            backbone = BACKBONES[config.backbone](stack)
+            # The one place that chooses between the compiled path and torch's own.
+            compiled = self.device.type == "cpu" and precision == "bf16" and config.optimizer == "adam"
+            compiled = compiled and native.fits(backbone, frame_shape)
+            network = native.NativeQNetwork if compiled else QNetwork
+            self.online = network(backbone, frame_shape, num_actions, config.dueling).to(self.device)
+        if not compiled:
+            self.online.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.target = copy.deepcopy(self.online).cast(self.dtype).requires_grad_(False)
-        self.compute = self.online if self.dtype == torch.float32 else copy.deepcopy(self.online).cast(self.dtype)
-        self._weights = list(self.online.parameters())
-        self._compute_weights = list(self.compute.parameters())
-        for weight in self._weights:
-            weight.grad = torch.zeros_like(weight)
-        self.optimizer = _make_optimizer(config, self._weights)
+        self.optimizer = _make_optimizer(config, list(self.online.parameters()))
+        if isinstance(self.online, native.NativeQNetwork) and isinstance(self.optimizer, torch.optim.Adam):
+            self._update = native.NativeUpdate(self.online, self.optimizer, config.gradient_clip_norm)
+        else:
+            self._update = EagerUpdate(self.online, self.dtype, self.optimizer, config.gradient_clip_norm)
         self._generator = torch.Generator(device=self.device).manual_seed(seed)
 
     @torch.inference_mode()
     def q_values(self, frames: NDArray[np.uint8] | Tensor) -> Tensor:
         """Return action values (B, A) float32 of stacks (B, C, H, W)."""
-        return self.compute(torch.as_tensor(frames, device=self.device))
+        return self._update.network(torch.as_tensor(frames, device=self.device))
 
     @torch.inference_mode()
     def act(self, frames: NDArray[np.uint8], epsilon: float = 0.0) -> Tensor:
@@ -90,15 +98,27 @@ class DQN:
     @torch.no_grad()
     def prepare(self, batch: Batch) -> PreparedBatch:
         """Scale the frames, and value the states reached by the target network, which does not move with updates."""
-        images_t = unit_scale(batch.frames_t, self.dtype)
+        images_t = self.target.images(batch.frames_t)
         return PreparedBatch(
-            images_tm1=unit_scale(batch.frames_tm1, self.dtype),
-            images_t=images_t if self.config.double else images_t[:, :0],
+            images_tm1=self.target.images(batch.frames_tm1),
+            images_t=images_t if self.config.double else images_t.new_empty(len(images_t), 0),
             a_tm1=batch.a_tm1,
             r_t=batch.r_t,
             discount_t=batch.discount_t,
             q_t=self.target(images_t),
         )
+
+    def stored(self, prepared: PreparedBatch) -> dict[str, Tensor]:
+        """Return the batch with its images as frames uint8 (B, C, H, W), for a checkpoint; none where it has none."""
+        images = {name: getattr(prepared, name) for name in ("images_tm1", "images_t")}
+        frames = {name: self.target.frames(x) if x.numel() else x.byte() for name, x in images.items()}
+        return prepared._asdict() | frames
+
+    def restored(self, stored: dict[str, Tensor]) -> PreparedBatch:
+        """Return the batch that `stored` took apart."""
+        frames = {name: stored[name].to(self.device) for name in PreparedBatch._fields}
+        images = {n: self.target.images(x) if x.numel() else x for n, x in frames.items() if n.startswith("images")}
+        return PreparedBatch(**frames | images)
 
     def learn(self, prepared: PreparedBatch) -> dict[str, Tensor]:
         """Make one update; return `loss`, mean absolute `td_error`, mean chosen `q` and `gradient_norm`.
@@ -106,51 +126,26 @@ class DQN:
         All stay on the device: nothing waits for them here.
         """
         images_tm1, images_t, a_tm1, r_t, discount_t, q_t = prepared
-        q_tm1 = self.compute(images_tm1)
+        q_tm1 = self._update.values(images_tm1)
         if self.config.double:
             with torch.no_grad():
-                selector = self.compute(images_t)
+                selector = self._update.network(images_t)
             error = double_td_error(q_tm1, a_tm1, r_t, discount_t, q_t, selector)
         else:
             error = td_error(q_tm1, a_tm1, r_t, discount_t, q_t)
         loss = huber(error).mean()
-        gradients = torch.autograd.grad(loss, self._compute_weights)
-        norm = self._apply(gradients)
+        norm = self._update.step(loss)
         with torch.no_grad():
             chosen = q_tm1.gather(1, a_tm1.unsqueeze(1)).mean()
             return {"loss": loss.detach(), "td_error": error.abs().mean(), "q": chosen, "gradient_norm": norm}
 
-    @torch.no_grad()
-    def _apply(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        """Clip the gradients, step the optimizer and refresh the copy; return the gradients' norm before clipping."""
-        masters = [weight.grad for weight in self._weights if weight.grad is not None]
-        torch._foreach_copy_(masters, list(gradients))
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(masters)))
-        if self.config.gradient_clip_norm > 0:
-            excess = (norm / self.config.gradient_clip_norm).clamp(min=1.0)
-            if isinstance(self.optimizer, torch.optim.Adam):
-                # Fused Adam divides by `grad_scale` in the pass that it makes anyway.
-                self.optimizer.grad_scale, self.optimizer.found_inf = excess, torch.zeros_like(excess)  # type: ignore[attr-defined]
-            else:
-                torch._foreach_div_(masters, excess)
-        self.optimizer.step()
-        self._refresh()
-        return norm
-
-    @torch.no_grad()
-    def _refresh(self) -> None:
-        if self.compute is not self.online:
-            torch._foreach_copy_(self._compute_weights, self._weights)
-
-    @torch.no_grad()
     def update_target(self) -> None:
         """Copy the online network into the target network."""
-        torch._foreach_copy_(list(self.target.parameters()), self._weights)
+        self.target.take(self.online)
 
     def gradient_norms(self) -> dict[str, float]:
         """Return the norm of the last update's gradient of each weight, by name."""
-        named = self.online.named_parameters()
-        return {name: float(weight.grad.norm()) for name, weight in named if weight.grad is not None}
+        return self._update.gradient_norms()
 
     def anneal(self, step: int, total_steps: int) -> float:
         """Set the learning rate that the schedule has at `step` of `total_steps`; return it."""
@@ -171,7 +166,7 @@ class DQN:
             RuntimeError: a name or a shape differs.
         """
         self.online.load_state_dict(weights)
-        self._refresh()
+        self._update.network.take(self.online)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what learning on needs besides `weights`: target, optimizer moments, generator; all tensors."""
@@ -183,15 +178,14 @@ class DQN:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.target.load_state_dict({k.removeprefix("target."): v for k, v in state.items() if k.startswith("target.")})
-        moments: dict[int, dict[str, Tensor]] = {}
+        self.target.take(self.target)
+        weights, moments = list(self.online.parameters()), {}
         for key, value in state.items():
             if key.startswith("optimizer."):
                 _, index, name = key.split(".")
-                weight = self._weights[int(index)]
+                weight = weights[int(index)]
                 if value.shape == weight.shape:
-                    value = torch.empty_like(weight).copy_(
-                        value
-                    )  # the memory format of the weight, which was not saved
+                    value = torch.empty_like(weight).copy_(value)  # in the weight's memory format, which was not saved
                 moments.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self._generator.set_state(state["generator"].cpu())

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perception.backbones import Backbone
+from perception.backbones import Backbone, unit_scale
 
 
 class QHead(nn.Module):
@@ -26,15 +26,27 @@ class QHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, num_features) to action values (B, A), float32."""
-        advantage = self.advantage(F.relu(self.advantage_hidden(features)).float())
+        return self.values(torch.cat([F.relu(layer(features)).float() for layer in self.hidden_layers()], dim=1))
+
+    def hidden_layers(self) -> list[nn.Linear]:
+        """Return the layers that look at the features: the advantages', and the value's when dueling."""
+        return [self.advantage_hidden, self.value_hidden] if self.dueling else [self.advantage_hidden]
+
+    def output_layers(self) -> list[nn.Linear]:
+        """Return the layers after those."""
+        return [self.advantage, self.value] if self.dueling else [self.advantage]
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """Map the units of all hidden layers, side by side and cut at 0, to action values (B, A)."""
         if not self.dueling:
-            return advantage
-        value = self.value(F.relu(self.value_hidden(features)).float())
-        return value + advantage - advantage.mean(dim=1, keepdim=True)
+            return self.advantage(hidden)
+        for_advantage, for_value = hidden.chunk(2, dim=1)
+        advantage = self.advantage(for_advantage)
+        return self.value(for_value) + advantage - advantage.mean(dim=1, keepdim=True)
 
 
 class QNetwork(nn.Module):
-    """Frames uint8 (B, C, H, W) in, action values (B, A) out."""
+    """Frames uint8 (B, C, H, W) in, or what `images` made of them; action values (B, A) out."""
 
     def __init__(self, backbone: Backbone, frame_shape: tuple[int, int], num_actions: int, dueling: bool) -> None:
         super().__init__()
@@ -46,10 +58,23 @@ class QNetwork(nn.Module):
         """Return action values (B, A), float32."""
         return self.head(self.backbone(frames)[-1].flatten(start_dim=1))
 
+    def images(self, frames: Tensor) -> Tensor:
+        """Turn frames into what the first layer reads: scaled, in the backbone's precision, channels last."""
+        return unit_scale(frames, next(self.backbone.parameters()).dtype)
+
+    def frames(self, images: Tensor) -> Tensor:
+        """Return the uint8 frames (B, C, H, W) that `images` was given."""
+        return (images.float() * 255).round().byte().contiguous()
+
     def cast(self, dtype: torch.dtype) -> "QNetwork":
         """Take all weights to `dtype` but those of the head's last layers, which stay float32; return itself."""
         self.backbone.to(dtype)
-        self.head.advantage_hidden.to(dtype)
-        if self.head.dueling:
-            self.head.value_hidden.to(dtype)
+        for layer in self.head.hidden_layers():
+            layer.to(dtype)
         return self
+
+    @torch.no_grad()
+    def take(self, other: "QNetwork") -> None:
+        """Copy the other's weights, of whatever precision, into these."""
+        if other is not self:
+            torch._foreach_copy_(list(self.parameters()), list(other.parameters()))

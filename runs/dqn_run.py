@@ -225,7 +225,7 @@ class DQNRun:
             self.display.say("warning: no checkpoint, because the loss is not a finite number; the last good one stays")
             return None
         self._seconds = time.monotonic() - self._clock
-        tensors = {f"prepared.{i}.{name}": t for i, p in enumerate(self.prepared) for name, t in p._asdict().items()}
+        tensors = {f"prepared.{i}.{name}": t for i, p in enumerate(self.prepared) for name, t in self.agent.stored(p).items()}
         if self._learned:
             tensors["learned"] = torch.stack(self._learned)
         if self._held_out is not None:
@@ -291,10 +291,8 @@ class DQNRun:
         self._checkpoints.resume(checkpoint, segments)
         device = self.agent.device
         while (prefix := f"prepared.{len(self.prepared)}.") + "q_t" in tensors:
-            fields = {name: tensors[prefix + name].to(device) for name in PreparedBatch._fields}
-            for name in ("images_tm1", "images_t"):
-                fields[name] = fields[name].contiguous(memory_format=torch.channels_last)
-            self.prepared.append(PreparedBatch(**fields))
+            fields = {name: tensors[prefix + name] for name in PreparedBatch._fields}
+            self.prepared.append(self.agent.restored(fields))
         if "learned" in tensors:
             self._learned = list(tensors["learned"].to(device))
         if "held_out" in tensors:

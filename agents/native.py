@@ -1,0 +1,192 @@
+"""The compiled path on CPU: NatureCNN and the hidden layer in `native.cpp`, for processors with bfloat16 instructions.
+
+A `NativeQNetwork` is a `QNetwork` of float32 weights whose passes run in bfloat16 on a copy of them, laid out for the
+processor; gradients come back in float32. The C++ file is compiled once, by the machine's own compiler for the machine's
+own processor, and kept in the user's cache.
+"""
+
+import ctypes
+import functools
+import hashlib
+import math
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from agents.networks import QNetwork
+from perception.backbones import Backbone, NatureCNN
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-std=c++17", "-shared", "-fPIC")
+STACK, FRAME_SHAPE = 4, (84, 84)
+IMAGE_SHAPE = (441, 64)  # 21×21 patches of 4 frames × 4×4 pixels
+
+
+def fits(backbone: Backbone, frame_shape: tuple[int, int]) -> bool:
+    """Whether the compiled passes are for this network, and this machine can compile and run them."""
+    known = isinstance(backbone, NatureCNN) and backbone.in_channels == STACK and frame_shape == FRAME_SHAPE
+    return known and library() is not None
+
+
+@functools.cache
+def library(*extra_flags: str) -> ctypes.CDLL | None:
+    """Return the compiled passes; None where the processor or the compiler for them is missing."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    processor = next((line for line in lines if line.startswith("flags")), "")
+    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if "avx512_bf16" not in processor or compiler is None:
+        return None
+    command = [compiler, *FLAGS, *extra_flags]
+    key = hashlib.sha256("\0".join((SOURCE.read_text(), *command, processor)).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saccade"
+    built = folder / f"native-{platform.machine()}-{key}.so"
+    if not built.exists():
+        partial = built.with_suffix(f".{os.getpid()}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            subprocess.run([*command, str(SOURCE), "-o", str(partial)], check=True, capture_output=True)
+            partial.replace(built)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+    passes = ctypes.CDLL(str(built))
+    passes.saccade_learn.restype = ctypes.c_float
+    return passes if passes.saccade_begin() == 0 else None
+
+
+def _at(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Return where the tensor's numbers lie."""
+    assert tensor is None or tensor.is_contiguous()
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+class NativeQNetwork(QNetwork):
+    """A `QNetwork` whose backbone and hidden layers are compiled. Call `take` after its weights changed."""
+
+    packed: Tensor
+
+    def __init__(self, backbone: Backbone, frame_shape: tuple[int, int], num_actions: int, dueling: bool) -> None:
+        super().__init__(backbone, frame_shape, num_actions, dueling)
+        passes = library()
+        assert passes is not None
+        self._hidden_at = passes.saccade_packed_size(0)
+        self._units = sum(layer.out_features for layer in self.head.hidden_layers())
+        size = passes.saccade_packed_size(self._units)
+        self.register_buffer("packed", torch.zeros(size, dtype=torch.bfloat16), persistent=False)
+        self.take(self)
+
+    def images(self, frames: Tensor) -> Tensor:
+        """Turn frames uint8 (B, 4, 84, 84) into (B, 441, 64) patches, whole numbers in bfloat16."""
+        images = torch.empty(len(frames), *IMAGE_SHAPE, dtype=torch.bfloat16)
+        _library().saccade_images(_at(frames.contiguous()), len(frames), _at(images))
+        return images
+
+    def frames(self, images: Tensor) -> Tensor:
+        """Return the uint8 frames (B, 4, 84, 84) that `images` was given."""
+        return F.pixel_shuffle(images.transpose(1, 2).unflatten(2, (21, 21)), 4).byte().contiguous()
+
+    @torch.no_grad()
+    def forward(self, frames: Tensor) -> Tensor:
+        """Return action values (B, A), float32, through which no gradient flows back."""
+        return self.head.values(self.see(self.images(frames) if frames.dtype == torch.uint8 else frames))
+
+    def see(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Map images (B, 441, 64) to the hidden layers' units (B, U), cut at 0; `kept` gets what an update needs."""
+        hidden = torch.empty(len(images), self._units)
+        biases = [layer.bias for layer in self.backbone.children()]
+        bias = torch.cat([layer.bias for layer in self.head.hidden_layers()])
+        _library().saccade_forward(
+            _at(images), len(images), _at(self.packed), *map(_at, (*biases, bias)), self._units, _at(kept), _at(hidden)
+        )
+        return hidden
+
+    def cast(self, dtype: torch.dtype) -> "NativeQNetwork":
+        """Return itself: the weights stay float32, the passes are bfloat16 as they are."""
+        assert dtype == torch.bfloat16
+        return self
+
+    @torch.no_grad()
+    def take(self, other: QNetwork) -> None:
+        """Copy the other's weights into these, and lay them out for the passes."""
+        super().take(other)
+        convolutions = [layer.weight for layer in self.backbone.children()]
+        _library().saccade_pack(*map(_at, convolutions), _at(self.packed))
+        self.packed[self._hidden_at :].copy_(torch.cat([h.weight.flatten() for h in self.head.hidden_layers()]))
+
+
+class _Parameter(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weight", "gradient", "first", "second")),
+        ("count", ctypes.c_int64),
+        ("square", ctypes.c_double),
+    )
+
+
+class NativeUpdate:
+    """One update of a `NativeQNetwork` by Adam (Kingma & Ba 2014): what `agents.updates.EagerUpdate` does.
+
+    The moments are the optimizer's own. Torch works out the gradient of the loss down to the hidden layers' units;
+    one call does the rest.
+    """
+
+    def __init__(self, network: NativeQNetwork, optimizer: torch.optim.Adam, clip_norm: float) -> None:
+        self.network, self._optimizer, self._clip_norm = network, optimizer, clip_norm
+        head = network.head
+        hidden, outputs = head.hidden_layers(), head.output_layers()
+        compiled = [weight for layer in (*network.backbone.children(), *hidden) for weight in layer.parameters()]
+        self._outputs = [weight for layer in outputs for weight in layer.parameters()]
+        self._parameters = compiled + self._outputs
+        self._without_gradient = {layer.weight for layer in hidden}
+        for weight in compiled:
+            weight.grad = None if weight in self._without_gradient else torch.zeros_like(weight)
+        for weight in self._parameters:
+            moments = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[weight] = {"step": torch.zeros(()), **moments}
+        self._structs = (_Parameter * len(self._parameters))()
+
+    def values(self, images: Tensor) -> Tensor:
+        """Return action values (B, A) of images, from which `step` finds its way back."""
+        rounded = -(-len(images) // 32) * 32
+        kept = torch.empty(rounded, _library().saccade_kept_size(), dtype=torch.bfloat16)
+        hidden = self.network.see(images, kept).requires_grad_()
+        self._seen = images, kept, hidden
+        return self.network.head.values(hidden)
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Minimise a loss of what `values` returned; return the gradient's norm before clipping."""
+        images, kept, hidden = self._seen
+        group = self._optimizer.param_groups[0]
+        d_hidden, *d_outputs = torch.autograd.grad(loss, [hidden, *self._outputs])
+        for weight, gradient in zip(self._outputs, d_outputs, strict=True):
+            weight.grad = gradient
+        for struct, weight in zip(self._structs, self._parameters, strict=True):
+            state = self._optimizer.state[weight]
+            state["step"] += 1
+            struct.weight, struct.gradient = _at(weight), _at(weight.grad)
+            struct.first, struct.second = _at(state["exp_avg"]), _at(state["exp_avg_sq"])
+            struct.count = weight.numel()
+        steps, (beta1, beta2) = float(self._optimizer.state[self._parameters[0]]["step"]), group["betas"]
+        rate, root = group["lr"] / (1 - beta1**steps), 1 / math.sqrt(1 - beta2**steps)
+        numbers = (ctypes.c_float * 6)(self._clip_norm, rate, beta1, beta2, root, group["eps"])
+        norm = _library().saccade_learn(
+            _at(images), len(images), _at(self.network.packed), _at(kept), _at(hidden), _at(d_hidden), hidden.shape[1],
+            self._structs, len(self._without_gradient), len(self._outputs), numbers,
+        )  # fmt: skip
+        return torch.tensor(norm)
+
+    def gradient_norms(self) -> dict[str, float]:
+        """Return the norm of the last update's gradient of each weight, by name."""
+        squares = {weight: struct.square for weight, struct in zip(self._parameters, self._structs, strict=True)}
+        return {name: math.sqrt(squares[weight]) for name, weight in self.network.named_parameters()}
+
+
+def _library() -> ctypes.CDLL:
+    passes = library()
+    assert passes is not None
+    return passes
