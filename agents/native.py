@@ -1,8 +1,8 @@
 """The compiled path on CPU: NatureCNN and the hidden layer in `native.cpp`, for processors with bfloat16 instructions.
 
 A `NativeQNetwork` is a `QNetwork` of float32 weights whose passes run in bfloat16 on a copy of them, laid out for the
-processor; gradients come back in float32. The C++ file is compiled once, by the machine's own compiler for the machine's
-own processor, and kept in the user's cache.
+processor; gradients and steps are float32. The C++ file is compiled once, by the machine's own compiler for the
+machine's own processor, and kept in the user's cache.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ import subprocess
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.networks import QNetwork
@@ -84,7 +84,8 @@ class NativeQNetwork(QNetwork):
     def images(self, frames: Tensor) -> Tensor:
         """Turn frames uint8 (B, 4, 84, 84) into (B, 441, 64) patches, whole numbers in bfloat16."""
         images = torch.empty(len(frames), *IMAGE_SHAPE, dtype=torch.bfloat16)
-        _library().saccade_images(_at(frames.contiguous()), len(frames), _at(images))
+        frames = frames.contiguous()
+        _library().saccade_images(_at(frames), len(frames), _at(images))
         return images
 
     def frames(self, images: Tensor) -> Tensor:
@@ -99,12 +100,17 @@ class NativeQNetwork(QNetwork):
     def see(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
         """Map images (B, 441, 64) to the hidden layers' units (B, U), cut at 0; `kept` gets what an update needs."""
         hidden = torch.empty(len(images), self._units)
-        biases = [layer.bias for layer in self.backbone.children()]
+        biases = [layer.bias for layer in self.convolutions()]
         bias = torch.cat([layer.bias for layer in self.head.hidden_layers()])
         _library().saccade_forward(
             _at(images), len(images), _at(self.packed), *map(_at, (*biases, bias)), self._units, _at(kept), _at(hidden)
         )
         return hidden
+
+    def convolutions(self) -> list[nn.Conv2d]:
+        """Return the backbone's layers."""
+        assert isinstance(self.backbone, NatureCNN)
+        return [self.backbone.conv1, self.backbone.conv2, self.backbone.conv3]
 
     def cast(self, dtype: torch.dtype) -> "NativeQNetwork":
         """Return itself: the weights stay float32, the passes are bfloat16 as they are."""
@@ -115,8 +121,7 @@ class NativeQNetwork(QNetwork):
     def take(self, other: QNetwork) -> None:
         """Copy the other's weights into these, and lay them out for the passes."""
         super().take(other)
-        convolutions = [layer.weight for layer in self.backbone.children()]
-        _library().saccade_pack(*map(_at, convolutions), _at(self.packed))
+        _library().saccade_pack(*(_at(layer.weight) for layer in self.convolutions()), _at(self.packed))
         self.packed[self._hidden_at :].copy_(torch.cat([h.weight.flatten() for h in self.head.hidden_layers()]))
 
 
@@ -139,7 +144,7 @@ class NativeUpdate:
         self.network, self._optimizer, self._clip_norm = network, optimizer, clip_norm
         head = network.head
         hidden, outputs = head.hidden_layers(), head.output_layers()
-        compiled = [weight for layer in (*network.backbone.children(), *hidden) for weight in layer.parameters()]
+        compiled = [weight for layer in (*network.convolutions(), *hidden) for weight in layer.parameters()]
         self._outputs = [weight for layer in outputs for weight in layer.parameters()]
         self._parameters = compiled + self._outputs
         self._without_gradient = {layer.weight for layer in hidden}

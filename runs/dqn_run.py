@@ -225,7 +225,9 @@ class DQNRun:
             self.display.say("warning: no checkpoint, because the loss is not a finite number; the last good one stays")
             return None
         self._seconds = time.monotonic() - self._clock
-        tensors = {f"prepared.{i}.{name}": t for i, p in enumerate(self.prepared) for name, t in self.agent.stored(p).items()}
+        tensors = {
+            f"prepared.{i}.{name}": t for i, p in enumerate(self.prepared) for name, t in self.agent.stored(p).items()
+        }
         if self._learned:
             tensors["learned"] = torch.stack(self._learned)
         if self._held_out is not None:
