@@ -6,7 +6,7 @@ On a CPU with bfloat16 instructions those passes are compiled (`native.py`); tor
 """
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,29 +15,13 @@ from torch import Tensor
 
 from agents import native
 from agents.config import DQNConfig
-from agents.losses import double_td_error, huber, td_error
 from agents.networks import QNetwork
 from agents.replay import Batch
 from agents.schedules import linear
-from agents.updates import EagerUpdate
+from agents.updates import LEARNED, EagerUpdate, PreparedBatch
 from perception.backbones import BACKBONES
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
-
-
-class PreparedBatch(NamedTuple):
-    """A batch with what does not depend on the online weights already worked out."""
-
-    images_tm1: Tensor  # (B, …) the states acted in, as the network's `images` makes them
-    images_t: Tensor  # (B, …) the states reached, likewise; empty unless double needs them
-    a_tm1: Tensor  # (B,) int64
-    r_t: Tensor  # (B,) float32
-    discount_t: Tensor  # (B,) float32
-    q_t: Tensor  # (B, A) float32, the target network's values of the states reached
-
-    def split(self, batch_size: int) -> list["PreparedBatch"]:
-        """Cut into batches of `batch_size`."""
-        return [PreparedBatch(*parts) for parts in zip(*(tensor.split(batch_size) for tensor in self), strict=True)]
 
 
 class DQN:
@@ -73,7 +57,9 @@ class DQN:
         if isinstance(self.online, native.NativeQNetwork) and isinstance(self.optimizer, torch.optim.Adam):
             self._update = native.NativeUpdate(self.online, self.optimizer, config.gradient_clip_norm)
         else:
-            self._update = EagerUpdate(self.online, self.dtype, self.optimizer, config.gradient_clip_norm)
+            self._update = EagerUpdate(
+                self.online, self.dtype, self.optimizer, config.gradient_clip_norm, config.double
+            )
         self._generator = torch.Generator(device=self.device).manual_seed(seed)
 
     @torch.inference_mode()
@@ -121,23 +107,11 @@ class DQN:
         return PreparedBatch(**frames | images)
 
     def learn(self, prepared: PreparedBatch) -> dict[str, Tensor]:
-        """Make one update; return `loss`, mean absolute `td_error`, mean chosen `q` and `gradient_norm`.
+        """Make one update; return the numbers named in `LEARNED`.
 
-        All stay on the device: nothing waits for them here.
+        They stay on the device: nothing waits for them here.
         """
-        images_tm1, images_t, a_tm1, r_t, discount_t, q_t = prepared
-        q_tm1 = self._update.values(images_tm1)
-        if self.config.double:
-            with torch.no_grad():
-                selector = self._update.network(images_t)
-            error = double_td_error(q_tm1, a_tm1, r_t, discount_t, q_t, selector)
-        else:
-            error = td_error(q_tm1, a_tm1, r_t, discount_t, q_t)
-        loss = huber(error).mean()
-        norm = self._update.step(loss)
-        with torch.no_grad():
-            chosen = q_tm1.gather(1, a_tm1.unsqueeze(1)).mean()
-            return {"loss": loss.detach(), "td_error": error.abs().mean(), "q": chosen, "gradient_norm": norm}
+        return dict(zip(LEARNED, self._update.learn(prepared), strict=True))
 
     def update_target(self) -> None:
         """Copy the online network into the target network."""

@@ -297,53 +297,78 @@ const Steps FORWARD3 = square(3, MIDDLE, CHANNELS, CHANNELS);
 const Steps BACKWARD2 = square(2, PADDED, CHANNELS, FINE_CHANNELS);
 const Steps BACKWARD3 = square(3, PADDED, CHANNELS, CHANNELS);
 
-// The cell of the fine map that a plane's tap t of the 4×4 kernel reads: its line and column in the kernel.
-int kernel_line(int plane, int tap) { return tap / 2 * 2 + plane / 2; }
-int kernel_column(int plane, int tap) { return tap % 2 * 2 + plane % 2; }
+// Where the numbers of a layout lie in a weight's own, (out, in, line, column).
+using Places = std::vector<int>;
 
-// The same sums for one weight, in whichever order: visit(index in the 4-dimensional weight, k of the sum, output).
-template <typename Visit>
-void each_weight1(Visit visit) {
-    for (int out = 0; out < FINE_CHANNELS; out++) {
-        for (int frame = 0; frame < 4; frame++) {
-            for (int y = 0; y < 8; y++) {
-                for (int x = 0; x < 8; x++) {
-                    const int tap = y / 4 * 2 + x / 4, channel = frame * 16 + y % 4 * 4 + x % 4;
-                    visit(((out * 4 + frame) * 8 + y) * 8 + x, tap * IMAGE_CHANNELS + channel, out);
-                }
-            }
-        }
+struct Layout {
+    Places forward, back;  // of the packed copies, for the passes there and back
+    Places from_sums;      // of the weight's own in the sums that are its gradient, [k][out]
+
+    Layout(int outputs, int sum) : forward(outputs * sum), back(outputs * sum), from_sums(outputs * sum) {}
+
+    // A weight `at`, of step `k` of the sums there, and of step `k_back` and column `in` of the sums back.
+    void place(int at, int k, int out, int outputs, int k_back, int in, int back_at, int inputs) {
+        forward[pair(k, out, outputs)] = at;
+        back[back_at + pair(k_back, in, inputs)] = at;
+        from_sums[at] = k * outputs + out;
+    }
+    static int pair(int k, int column, int columns) { return (k / 2 * columns + column) * 2 + k % 2; }
+};
+
+Layout layout1() {  // nothing goes back to the image: `back` is not used
+    Layout layout(FINE_CHANNELS, SUM1);
+    for (int at = 0; at < FINE_CHANNELS * SUM1; at++) {
+        const int out = at / SUM1, frame = at / 64 % 4, y = at / 8 % 8, x = at % 8;
+        const int k = (y / 4 * 2 + x / 4) * IMAGE_CHANNELS + frame * 16 + y % 4 * 4 + x % 4;
+        layout.place(at, k, out, FINE_CHANNELS, 0, 0, 0, 0);
+    }
+    return layout;
+}
+
+Layout layout2() {  // taps by plane, then within the plane; back, a plane at a time and by the kernel turned around
+    Layout layout(CHANNELS, SUM2);
+    for (int at = 0; at < CHANNELS * SUM2; at++) {
+        const int out = at / SUM2, in = at / 16 % FINE_CHANNELS, line = at / 4 % 4, column = at % 4;
+        const int plane = line % 2 * 2 + column % 2, tap = line / 2 * 2 + column / 2;
+        layout.place(at, (plane * 4 + tap) * FINE_CHANNELS + in, out, CHANNELS, (3 - tap) * CHANNELS + out, in,
+                     plane * 4 * CHANNELS * FINE_CHANNELS, FINE_CHANNELS);
+    }
+    return layout;
+}
+
+Layout layout3() {
+    Layout layout(CHANNELS, SUM3);
+    for (int at = 0; at < CHANNELS * SUM3; at++) {
+        const int out = at / SUM3, in = at / 9 % CHANNELS, tap = at % 9;
+        layout.place(at, tap * CHANNELS + in, out, CHANNELS, (8 - tap) * CHANNELS + out, in, 0, CHANNELS);
+    }
+    return layout;
+}
+
+const Layout LAYOUT1 = layout1(), LAYOUT2 = layout2(), LAYOUT3 = layout3();
+
+__m512 gathered(const float* from, const int* places) {
+    return _mm512_i32gather_ps(_mm512_loadu_si512(places), from, 4);
+}
+
+void gather(const float* from, const Places& places, float scale, bf16* to) {
+    for (size_t i = 0; i < places.size(); i += 32) {
+        const __m512 low = gathered(from, &places[i]), high = gathered(from, &places[i + 16]);
+        _mm512_storeu_si512(to + i, narrow(_mm512_mul_ps(low, _mm512_set1_ps(scale)),
+                                           _mm512_mul_ps(high, _mm512_set1_ps(scale))));
     }
 }
 
-template <typename Visit>
-void each_weight2(Visit visit) {  // also the plane's tap and the input channel
-    for (int out = 0; out < CHANNELS; out++) {
-        for (int in = 0; in < FINE_CHANNELS; in++) {
-            for (int plane = 0; plane < 4; plane++) {
-                for (int tap = 0; tap < 4; tap++) {
-                    const int line = kernel_line(plane, tap), column = kernel_column(plane, tap);
-                    visit(((out * FINE_CHANNELS + in) * 4 + line) * 4 + column, 4 * plane + tap, in, out);
-                }
-            }
-        }
+void gather(const float* from, const Places& places, float scale, float* to) {
+    for (size_t i = 0; i < places.size(); i += 16) {
+        _mm512_storeu_ps(to + i, _mm512_mul_ps(gathered(from, &places[i]), _mm512_set1_ps(scale)));
     }
 }
-
-template <typename Visit>
-void each_weight3(Visit visit) {
-    for (int out = 0; out < CHANNELS; out++) {
-        for (int in = 0; in < CHANNELS; in++) {
-            for (int tap = 0; tap < 9; tap++) visit((out * CHANNELS + in) * 9 + tap, tap, in, out);
-        }
-    }
-}
-
-bf16& paired(bf16* pairs, int k, int column, int columns) { return pairs[(k / 2 * columns + column) * 2 + k % 2]; }
 
 // Scratch of one thread; zeros at first, and what no pass writes stays zero.
 struct Scratch {
     Maps maps = Maps(KEPT), features = Maps(BLOCK * FEATURES);  // of a forward pass that keeps nothing
+    Maps kept;                                                  // of one that does, KEPT a sample
     Maps feature_pairs = Maps(BLOCK * FEATURES);                // [feature / 2][sample][2]
     Maps sample_pairs;                                          // [sample / 2][feature][2]
     Maps d_units, d_units_t;                                    // [sample][unit], [unit][sample]
@@ -428,11 +453,19 @@ void see(const bf16* image, const bf16* packed, const float* bias1, const float*
     }
 }
 
-// What the caller knows of a weight or bias; `gradient` is null for the hidden layers' weights. All float32.
+// What the caller knows of a weight or bias. `gradient` is room for it, and null for the hidden layers' weights.
 struct Parameter {
     float *weight, *gradient, *first, *second;  // first and second: Adam's moments
     int64_t count;
     double square;  // out: its gradient's squared norm
+};
+
+// What `agents.dqn.PreparedBatch` holds; `images_t` is null unless the online network chooses the target's action.
+struct Batch {
+    const bf16 *images_tm1, *images_t;
+    const int64_t* a_tm1;
+    const float *r_t, *discount_t, *q_t;
+    int samples, actions;
 };
 
 struct Adam {
@@ -483,6 +516,48 @@ void adam_step(const Adam& adam, float scale, float* weights, const float* gradi
     }
 }
 
+float dot(const float* x, const float* y, int count) {
+    __m512 sum = _mm512_setzero_ps();
+    for (int i = 0; i < count; i += 16) sum = _mm512_fmadd_ps(_mm512_loadu_ps(x + i), _mm512_loadu_ps(y + i), sum);
+    return _mm512_reduce_add_ps(sum);
+}
+
+// Hidden units (samples, layers · width) to values (samples, actions); of two layers the second is the state value's
+// (Wang et al. 2016, equation 9).
+void values(const Parameter* outputs, int layers, int width, int actions, const float* hidden, int samples, float* q) {
+    for (int i = 0; i < samples; i++, hidden += layers * width, q += actions) {
+        float mean = 0;
+        for (int a = 0; a < actions; a++) {
+            q[a] = dot(hidden, outputs[0].weight + a * width, width) + outputs[1].weight[a];
+            mean += q[a] / actions;
+        }
+        if (layers == 1) continue;
+        const float value = dot(hidden + width, outputs[2].weight, width) + outputs[3].weight[0];
+        for (int a = 0; a < actions; a++) q[a] += value - mean;
+    }
+}
+
+// One sample's way back through an output layer, from d of the chosen output to the layer's gradients and the units'.
+void output_backward(Parameter* output, int outputs, int chosen, float d_chosen, bool centred, const float* hidden,
+                     int width, float* d_bias, bf16* d_units) {
+    Sums d_hidden(width);
+    for (int a = 0; a < outputs; a++) {
+        const float d = (a == chosen ? d_chosen : 0.0f) - (centred ? d_chosen / outputs : 0.0f);
+        if (d == 0) continue;
+        output[1].gradient[a] += d;
+        float *d_weight = output[0].gradient + a * width, *weight = output[0].weight + a * width;
+        for (int u = 0; u < width; u++) {
+            d_weight[u] += d * hidden[u];
+            d_hidden[u] += d * weight[u];
+        }
+    }
+    for (int u = 0; u < width; u++) {
+        const float d = hidden[u] > 0 ? d_hidden[u] : 0.0f;
+        d_bias[u] += d;
+        d_units[u] = narrow(d);
+    }
+}
+
 // d_features of 32 samples from own.d_units, where the features were above 0.
 void features_backward(Scratch& own, const bf16* packed, const bf16* features, int first, int units) {
     const Along steps(units / BLOCK, BLOCK, BLOCK * BLOCK);
@@ -498,21 +573,21 @@ void features_backward(Scratch& own, const bf16* packed, const bf16* features, i
     }
 }
 
-// Σ over all weights of a hidden layer of the squared gradient; `index` is the weight's among the parameters.
-double hidden_square_sum(Scratch& own, const bf16* kept, int rounded, int units, int index, int hidden_layers) {
-    const int width = units / hidden_layers, unit = (index - 6) / 2 * width;
+// Σ over all weights of a hidden layer, `width` units from `unit` on, of the squared gradient.
+double hidden_square_sum(Scratch& own, int rounded, int units, int unit, int width) {
     const Along features_along(FEATURES / BLOCK, BLOCK, BLOCK * BLOCK), units_along(width / BLOCK, BLOCK, BLOCK * BLOCK);
-    alignas(64) float features[BLOCK * BLOCK], d_units[BLOCK * BLOCK];
+    const bf16 *features = own.kept.data() + KEPT_FEATURES, *d_units = own.d_units.data() + unit;
+    alignas(64) float like[BLOCK * BLOCK], d_like[BLOCK * BLOCK];
     double total = 0;
     for (int j = 0; j < rounded; j += BLOCK) {
-        turn_into_pairs(kept + j * KEPT + KEPT_FEATURES, KEPT, FEATURES, own.feature_pairs.data());
-        turn_into_pairs(own.d_units.data() + j * units + unit, units, width, own.unit_pairs.data());
+        turn_into_pairs(features + j * KEPT, KEPT, FEATURES, own.feature_pairs.data());
+        turn_into_pairs(d_units + j * units, units, width, own.unit_pairs.data());
         for (int i = 0; i < rounded; i += BLOCK) {
-            block(features, BLOCK, kept + i * KEPT + KEPT_FEATURES, KEPT, features_along.a_at.data(),
-                  own.feature_pairs.data(), 2 * BLOCK, features_along.b_at.data(), features_along.count());
-            block(d_units, BLOCK, own.d_units.data() + i * units + unit, units, units_along.a_at.data(),
-                  own.unit_pairs.data(), 2 * BLOCK, units_along.b_at.data(), units_along.count());
-            for (int at = 0; at < BLOCK * BLOCK; at++) total += double(features[at]) * d_units[at];
+            block(like, BLOCK, features + i * KEPT, KEPT, features_along.a_at.data(), own.feature_pairs.data(),
+                  2 * BLOCK, features_along.b_at.data(), features_along.count());
+            block(d_like, BLOCK, d_units + i * units, units, units_along.a_at.data(), own.unit_pairs.data(),
+                  2 * BLOCK, units_along.b_at.data(), units_along.count());
+            for (int at = 0; at < BLOCK * BLOCK; at++) total += double(like[at]) * d_like[at];
         }
     }
     return std::max(total, 0.0);
@@ -638,7 +713,6 @@ void maps_backward(Scratch& own, const bf16* images, int count, const bf16* pack
 extern "C" {
 
 int saccade_packed_size(int units) { return HIDDEN + units * FEATURES; }
-int saccade_kept_size() { return KEPT; }
 
 // Asks the kernel for the tiles; once a process. Returns 0 when they may be used.
 int saccade_begin() {
@@ -653,21 +727,11 @@ int saccade_begin() {
 // 3). The first layer's are divided by 255, so that images stay whole numbers, exact in bf16. The hidden layer's
 // (units, 3136) follow as they are, from `saccade_packed_size(0)` on; whoever changes them copies them there.
 void saccade_pack(const float* weight1, const float* weight2, const float* weight3, bf16* packed) {
-    each_weight1([&](int at, int k, int out) {
-        paired(packed + WEIGHTS1, k, out, FINE_CHANNELS) = narrow(weight1[at] / 255.0f);
-    });
-    each_weight2([&](int at, int tap, int in, int out) {
-        const bf16 weight = narrow(weight2[at]);
-        paired(packed + WEIGHTS2, tap * FINE_CHANNELS + in, out, CHANNELS) = weight;
-        const int plane = tap / 4, back = 3 - tap % 4;  // a gradient's way is the turned kernel
-        bf16* weights = packed + BACK2 + plane * 4 * CHANNELS * FINE_CHANNELS;
-        paired(weights, back * CHANNELS + out, in, FINE_CHANNELS) = weight;
-    });
-    each_weight3([&](int at, int tap, int in, int out) {
-        const bf16 weight = narrow(weight3[at]);
-        paired(packed + WEIGHTS3, tap * CHANNELS + in, out, CHANNELS) = weight;
-        paired(packed + BACK3, (8 - tap) * CHANNELS + out, in, CHANNELS) = weight;
-    });
+    gather(weight1, LAYOUT1.forward, 1 / 255.0f, packed + WEIGHTS1);
+    gather(weight2, LAYOUT2.forward, 1, packed + WEIGHTS2);
+    gather(weight3, LAYOUT3.forward, 1, packed + WEIGHTS3);
+    gather(weight2, LAYOUT2.back, 1, packed + BACK2);
+    gather(weight3, LAYOUT3.back, 1, packed + BACK3);
 }
 
 // Cuts stacks (samples, 4, 84, 84) uint8 into images (samples, 441, 64): 4×4 patches, whole numbers in bf16.
@@ -688,7 +752,7 @@ void saccade_images(const uint8_t* stacks, int samples, bf16* images) {
 }
 
 // images (samples, 441, 64) to the units of the hidden layer (samples, units), cut at 0. `kept` holds
-// `saccade_kept_size()` a sample for `saccade_learn`, with room for samples rounded up to 32; or it is null.
+// KEPT a sample for the way back, with room for samples rounded up to 32; or it is null.
 void saccade_forward(const bf16* images, int samples, const bf16* packed, const float* bias1, const float* bias2,
                      const float* bias3, const float* bias, int units, bf16* kept, float* hidden) {
     Tiles tiles;
@@ -718,63 +782,80 @@ void saccade_forward(const bf16* images, int samples, const bf16* packed, const 
     }
 }
 
-// One update, from d_hidden (samples, units), the loss's gradient with respect to what `saccade_forward` returned as
-// `hidden`, to new weights; returns the gradient's norm before clipping. `parameters`: weight and bias of the three
-// convolutions, then of the hidden layers, of `units` in all, then `others` whose gradients are there already. The
-// gradients of the hidden layers' weights, nineteen twentieths of all, are never written down: they are products of
-// d_hidden and the features, and their norm follows from those alone, Σ (x_i·x_j)(d_i·d_j) over all pairs of samples.
-float saccade_learn(const bf16* images, int samples, bf16* packed, const bf16* kept, const float* hidden,
-                    const float* d_hidden, int units, Parameter* parameters, int hidden_layers, int others,
-                    const Adam* adam) {
-    Tiles tiles;
+// One update of Q-learning (losses.py has it in torch, and its sources): forward passes, Huber loss, gradients, clipping,
+// Adam. `parameters`: weight and bias of the three convolutions, of the hidden layers, of the output layers. `numbers`
+// gets the mean loss, the mean absolute error, the mean value of the chosen actions and the gradient's norm before
+// clipping. The gradients of the hidden layers' weights, nineteen twentieths of all, are never written down: they are
+// products of the units' gradients d and the features x, and their norm follows from those alone, the sum of
+// (x_i · x_j)(d_i · d_j) over all pairs of samples.
+void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int hidden_layers, const Adam* adam,
+                   float* numbers) {
     Scratch& own = scratch();
-    const int rounded = (samples + BLOCK - 1) / BLOCK * BLOCK, all = 6 + 2 * hidden_layers + others;
-    for (int i = 0; i < 6 + 2 * hidden_layers; i++) {
+    const int samples = batch->samples, actions = batch->actions;
+    const int width = int(parameters[7].count), units = width * hidden_layers;
+    const int rounded = (samples + BLOCK - 1) / BLOCK * BLOCK;
+    Parameter* outputs = parameters + 6 + 2 * hidden_layers;
+    Sums bias(units), hidden(samples * units), q_tm1(samples * actions), selector(batch->q_t, batch->q_t + samples * actions);
+    for (int u = 0; u < units; u++) bias[u] = parameters[7 + u / width * 2].weight[u % width];
+    own.kept.resize(rounded * KEPT);
+    const auto forward = [&](const bf16* images, bf16* kept, Sums& q) {
+        saccade_forward(images, samples, packed, parameters[1].weight, parameters[3].weight, parameters[5].weight,
+                        bias.data(), units, kept, hidden.data());
+        values(outputs, hidden_layers, width, actions, hidden.data(), samples, q.data());
+    };
+    if (batch->images_t) forward(batch->images_t, nullptr, selector);  // double Q-learning
+    forward(batch->images_tm1, own.kept.data(), q_tm1);
+
+    for (int i = 0; i < 6 + 4 * hidden_layers; i++) {
         if (parameters[i].gradient) memset(parameters[i].gradient, 0, parameters[i].count * sizeof(float));
     }
-    own.sample_pairs.resize(rounded * FEATURES);
     own.d_units.assign(rounded * units, 0);
-    own.d_units_t.resize(rounded * units);
-    own.unit_pairs.resize(units * BLOCK);
+    std::fill(numbers, numbers + 4, 0.0f);
     for (int i = 0; i < samples; i++) {
-        for (int u = 0; u < units; u++) {
-            const float d = hidden[i * units + u] > 0 ? d_hidden[i * units + u] : 0.0f;
-            const int layer = u * hidden_layers / units;
-            parameters[7 + 2 * layer].gradient[u - layer * (units / hidden_layers)] += d;
-            own.d_units[i * units + u] = narrow(d);
+        const float* best = std::max_element(&selector[i * actions], &selector[(i + 1) * actions]);
+        const float target = batch->r_t[i] + batch->discount_t[i] * batch->q_t[best - selector.data()];
+        const float chosen = q_tm1[i * actions + batch->a_tm1[i]], error = target - chosen, size = std::abs(error);
+        numbers[0] += (size <= 1 ? 0.5f * error * error : size - 0.5f) / samples;
+        numbers[1] += size / samples;
+        numbers[2] += chosen / samples;
+        const float d_chosen = (error < -1 ? 1.0f : error > 1 ? -1.0f : -error) / samples;
+        for (int layer = 0; layer < hidden_layers; layer++) {
+            output_backward(outputs + 2 * layer, layer == 0 ? actions : 1, layer == 0 ? int(batch->a_tm1[i]) : 0,
+                            d_chosen, layer == 0 && hidden_layers == 2, &hidden[i * units + layer * width], width,
+                            parameters[7 + 2 * layer].gradient, &own.d_units[i * units + layer * width]);
         }
     }
+
+    Tiles tiles;
+    own.sample_pairs.resize(rounded * FEATURES);
+    own.d_units_t.resize(rounded * units);
+    own.unit_pairs.resize(units * BLOCK);
     std::fill(own.sums1.begin(), own.sums1.end(), 0.0f);
     for (int first = 0; first < samples; first += BLOCK) {
-        const bf16* features = kept + first * KEPT + KEPT_FEATURES;
+        const bf16* kept = own.kept.data() + first * KEPT;
         for (int u = 0; u < units; u += BLOCK) {
             transpose(own.d_units.data() + first * units + u, units, BLOCK, own.d_units_t.data() + u * rounded + first,
                       rounded, BLOCK);
         }
-        pair_up(features, KEPT, BLOCK, FEATURES, own.sample_pairs.data() + first * FEATURES);
-        features_backward(own, packed, features, first, units);
-        maps_backward(own, images + first * IMAGE_CELLS * IMAGE_CHANNELS, std::min(BLOCK, samples - first), packed,
-                      kept + first * KEPT, parameters, first > 0);
+        pair_up(kept + KEPT_FEATURES, KEPT, BLOCK, FEATURES, own.sample_pairs.data() + first * FEATURES);
+        features_backward(own, packed, kept + KEPT_FEATURES, first, units);
+        maps_backward(own, batch->images_tm1 + first * IMAGE_CELLS * IMAGE_CHANNELS, std::min(BLOCK, samples - first),
+                      packed, kept, parameters, first > 0);
     }
-    each_weight1([&](int at, int k, int out) {
-        parameters[0].gradient[at] = own.sums1[k * FINE_CHANNELS + out] / 255.0f;
-    });
-    each_weight2([&](int at, int tap, int in, int out) {
-        parameters[2].gradient[at] = own.sums2[(tap * FINE_CHANNELS + in) * CHANNELS + out];
-    });
-    each_weight3([&](int at, int tap, int in, int out) {
-        parameters[4].gradient[at] = own.sums3[(tap * CHANNELS + in) * CHANNELS + out];
-    });
+    gather(own.sums1.data(), LAYOUT1.from_sums, 1 / 255.0f, parameters[0].gradient);
+    gather(own.sums2.data(), LAYOUT2.from_sums, 1, parameters[2].gradient);
+    gather(own.sums3.data(), LAYOUT3.from_sums, 1, parameters[4].gradient);
 
     double squares = 0;
-    for (int i = 0; i < all; i++) {
+    for (int i = 0; i < 6 + 4 * hidden_layers; i++) {
         Parameter& p = parameters[i];
-        p.square = p.gradient ? square_sum(p.gradient, p.count) : hidden_square_sum(own, kept, rounded, units, i, hidden_layers);
+        const int first_unit = (i - 6) / 2 * width;
+        p.square = p.gradient ? square_sum(p.gradient, p.count) : hidden_square_sum(own, rounded, units, first_unit, width);
         squares += p.square;
     }
-    const float norm = float(std::sqrt(squares));
+    const float norm = numbers[3] = float(std::sqrt(squares));
     const float scale = adam->clip_norm > 0 && norm > adam->clip_norm ? adam->clip_norm / norm : 1.0f;
-    for (int i = 0; i < all; i++) {
+    for (int i = 0; i < 6 + 4 * hidden_layers; i++) {
         const Parameter& p = parameters[i];
         if (p.gradient) adam_step(*adam, scale, p.weight, p.gradient, p.first, p.second, p.count, nullptr);
     }
@@ -785,12 +866,11 @@ float saccade_learn(const bf16* images, int samples, bf16* packed, const bf16* k
                   samples_along.a_at.data(), own.sample_pairs.data() + 2 * feature, 2 * FEATURES,
                   samples_along.b_at.data(), samples_along.count());
         }
-        const int width = units / hidden_layers, at = unit % width * FEATURES;
-        const Parameter& p = parameters[6 + 2 * (unit / width)];
+        const Parameter& p = parameters[6 + unit / width * 2];
+        const int at = unit % width * FEATURES;
         adam_step(*adam, scale, p.weight + at, own.d_weights.data(), p.first + at, p.second + at, BLOCK * FEATURES,
                   packed + HIDDEN + unit * FEATURES);
     }
     saccade_pack(parameters[0].weight, parameters[2].weight, parameters[4].weight, packed);
-    return norm;
 }
 }

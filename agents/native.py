@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.networks import QNetwork
+from agents.updates import LEARNED, PreparedBatch
 from perception.backbones import Backbone, NatureCNN
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -56,7 +57,6 @@ def library(*extra_flags: str) -> ctypes.CDLL | None:
         except (OSError, subprocess.CalledProcessError):
             return None
     passes = ctypes.CDLL(str(built))
-    passes.saccade_learn.restype = ctypes.c_float
     return passes if passes.saccade_begin() == 0 else None
 
 
@@ -95,17 +95,14 @@ class NativeQNetwork(QNetwork):
     @torch.no_grad()
     def forward(self, frames: Tensor) -> Tensor:
         """Return action values (B, A), float32, through which no gradient flows back."""
-        return self.head.values(self.see(self.images(frames) if frames.dtype == torch.uint8 else frames))
-
-    def see(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Map images (B, 441, 64) to the hidden layers' units (B, U), cut at 0; `kept` gets what an update needs."""
+        images = self.images(frames) if frames.dtype == torch.uint8 else frames
         hidden = torch.empty(len(images), self._units)
         biases = [layer.bias for layer in self.convolutions()]
-        bias = torch.cat([layer.bias for layer in self.head.hidden_layers()])
+        biases.append(torch.cat([layer.bias for layer in self.head.hidden_layers()]))
         _library().saccade_forward(
-            _at(images), len(images), _at(self.packed), *map(_at, (*biases, bias)), self._units, _at(kept), _at(hidden)
+            _at(images), len(images), _at(self.packed), *map(_at, biases), self._units, _at(None), _at(hidden)
         )
-        return hidden
+        return self.head.values(hidden)
 
     def convolutions(self) -> list[nn.Conv2d]:
         """Return the backbone's layers."""
@@ -133,57 +130,52 @@ class _Parameter(ctypes.Structure):
     )
 
 
-class NativeUpdate:
-    """One update of a `NativeQNetwork` by Adam (Kingma & Ba 2014): what `agents.updates.EagerUpdate` does.
+class _Batch(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("images_tm1", "images_t", "a_tm1", "r_t", "discount_t", "q_t")),
+        ("samples", ctypes.c_int),
+        ("actions", ctypes.c_int),
+    )
 
-    The moments are the optimizer's own. Torch works out the gradient of the loss down to the hidden layers' units;
-    one call does the rest.
-    """
+
+class NativeUpdate:
+    """One update of a `NativeQNetwork` by Adam (Kingma & Ba 2014): what `EagerUpdate` does, in one call."""
 
     def __init__(self, network: NativeQNetwork, optimizer: torch.optim.Adam, clip_norm: float) -> None:
+        """The moments live in `optimizer.state`, where torch has them too. A `clip_norm` of 0 does not clip."""
         self.network, self._optimizer, self._clip_norm = network, optimizer, clip_norm
-        head = network.head
-        hidden, outputs = head.hidden_layers(), head.output_layers()
-        compiled = [weight for layer in (*network.convolutions(), *hidden) for weight in layer.parameters()]
-        self._outputs = [weight for layer in outputs for weight in layer.parameters()]
-        self._parameters = compiled + self._outputs
-        self._without_gradient = {layer.weight for layer in hidden}
-        for weight in compiled:
-            weight.grad = None if weight in self._without_gradient else torch.zeros_like(weight)
+        hidden, outputs = network.head.hidden_layers(), network.head.output_layers()
+        self._parameters = [w for layer in (*network.convolutions(), *hidden, *outputs) for w in layer.parameters()]
+        self._structs = (_Parameter * len(self._parameters))()
+        self._hidden_layers = len(hidden)
+        without_gradient = {layer.weight for layer in hidden}
         for weight in self._parameters:
+            weight.grad = None if weight in without_gradient else torch.zeros_like(weight)
             moments = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
             optimizer.state[weight] = {"step": torch.zeros(()), **moments}
-        self._structs = (_Parameter * len(self._parameters))()
 
-    def values(self, images: Tensor) -> Tensor:
-        """Return action values (B, A) of images, from which `step` finds its way back."""
-        rounded = -(-len(images) // 32) * 32
-        kept = torch.empty(rounded, _library().saccade_kept_size(), dtype=torch.bfloat16)
-        hidden = self.network.see(images, kept).requires_grad_()
-        self._seen = images, kept, hidden
-        return self.network.head.values(hidden)
-
-    def step(self, loss: Tensor) -> Tensor:
-        """Minimise a loss of what `values` returned; return the gradient's norm before clipping."""
-        images, kept, hidden = self._seen
-        group = self._optimizer.param_groups[0]
-        d_hidden, *d_outputs = torch.autograd.grad(loss, [hidden, *self._outputs])
-        for weight, gradient in zip(self._outputs, d_outputs, strict=True):
-            weight.grad = gradient
+    def learn(self, prepared: PreparedBatch) -> Tensor:
+        """Make the update; return `LEARNED`, (4,)."""
         for struct, weight in zip(self._structs, self._parameters, strict=True):
             state = self._optimizer.state[weight]
             state["step"] += 1
-            struct.weight, struct.gradient = _at(weight), _at(weight.grad)
+            struct.weight, struct.gradient, struct.count = _at(weight), _at(weight.grad), weight.numel()
             struct.first, struct.second = _at(state["exp_avg"]), _at(state["exp_avg_sq"])
-            struct.count = weight.numel()
+        group = self._optimizer.param_groups[0]
         steps, (beta1, beta2) = float(self._optimizer.state[self._parameters[0]]["step"]), group["betas"]
         rate, root = group["lr"] / (1 - beta1**steps), 1 / math.sqrt(1 - beta2**steps)
-        numbers = (ctypes.c_float * 6)(self._clip_norm, rate, beta1, beta2, root, group["eps"])
-        norm = _library().saccade_learn(
-            _at(images), len(images), _at(self.network.packed), _at(kept), _at(hidden), _at(d_hidden), hidden.shape[1],
-            self._structs, len(self._without_gradient), len(self._outputs), numbers,
-        )  # fmt: skip
-        return torch.tensor(norm)
+        adam = (ctypes.c_float * 6)(self._clip_norm, rate, beta1, beta2, root, group["eps"])
+        images_t = prepared.images_t if prepared.images_t.numel() else None
+        batch = _Batch(
+            *map(_at, prepared._replace(images_t=images_t)),
+            len(prepared.a_tm1),
+            prepared.q_t.shape[1],  # type: ignore[arg-type]
+        )
+        learned = torch.empty(len(LEARNED))
+        _library().saccade_learn(
+            ctypes.byref(batch), _at(self.network.packed), self._structs, self._hidden_layers, adam, _at(learned)
+        )
+        return learned
 
     def gradient_norms(self) -> dict[str, float]:
         """Return the norm of the last update's gradient of each weight, by name."""

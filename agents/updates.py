@@ -1,31 +1,69 @@
 """One gradient step of a Q-network, by torch's own means: the reference for every faster path."""
 
 import copy
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from agents.losses import double_td_error, huber, td_error
 from agents.networks import QNetwork
+
+# What an update tells: mean Huber loss, mean absolute TD error, mean value of the actions learnt from, and the
+# gradient's global norm before clipping.
+LEARNED = ("loss", "td_error", "q", "gradient_norm")
+
+
+class PreparedBatch(NamedTuple):
+    """A batch with what does not depend on the online weights already worked out."""
+
+    images_tm1: Tensor  # (B, …) the states acted in, as the network's `images` makes them
+    images_t: Tensor  # (B, …) the states reached, likewise; empty unless double needs them
+    a_tm1: Tensor  # (B,) int64
+    r_t: Tensor  # (B,) float32
+    discount_t: Tensor  # (B,) float32
+    q_t: Tensor  # (B, A) float32, the target network's values of the states reached
+
+    def split(self, batch_size: int) -> list["PreparedBatch"]:
+        """Cut into batches of `batch_size`."""
+        return [PreparedBatch(*parts) for parts in zip(*(tensor.split(batch_size) for tensor in self), strict=True)]
 
 
 class EagerUpdate:
     """Forward and backward passes in `dtype`, on a copy of the weights unless that is float32; steps in float32."""
 
     def __init__(
-        self, master: QNetwork, dtype: torch.dtype, optimizer: torch.optim.Optimizer, clip_norm: float
+        self,
+        master: QNetwork,
+        dtype: torch.dtype,
+        optimizer: torch.optim.Optimizer,
+        clip_norm: float,
+        double: bool,
     ) -> None:
         """`network` is what the passes run on; it follows `master`. A `clip_norm` of 0 does not clip."""
         self.network = master if dtype == torch.float32 else copy.deepcopy(master).cast(dtype)
-        self._master, self._optimizer, self._clip_norm = master, optimizer, clip_norm
+        self._master, self._optimizer, self._clip_norm, self._double = master, optimizer, clip_norm, double
         for weight in master.parameters():
             weight.grad = torch.zeros_like(weight)
 
-    def values(self, images: Tensor) -> Tensor:
-        """Return action values (B, A) of images, from which `step` finds its way back."""
-        return self.network(images)  # type: ignore[no-any-return]
+    def learn(self, prepared: PreparedBatch) -> Tensor:
+        """Make the update; return `LEARNED`, (4,), on the device."""
+        images_tm1, images_t, a_tm1, r_t, discount_t, q_t = prepared
+        q_tm1 = self.network(images_tm1)
+        if self._double:
+            with torch.no_grad():
+                selector = self.network(images_t)
+            error = double_td_error(q_tm1, a_tm1, r_t, discount_t, q_t, selector)
+        else:
+            error = td_error(q_tm1, a_tm1, r_t, discount_t, q_t)
+        loss = huber(error).mean()
+        norm = self._step(loss)
+        with torch.no_grad():
+            chosen = q_tm1.gather(1, a_tm1.unsqueeze(1)).mean()
+            return torch.stack([loss, error.abs().mean(), chosen, norm])
 
-    def step(self, loss: Tensor) -> Tensor:
-        """Minimise a loss of what `values` returned; return the gradient's norm before clipping."""
+    def _step(self, loss: Tensor) -> Tensor:
+        """Minimise the loss; return the gradient's norm before clipping."""
         gradients = torch.autograd.grad(loss, list(self.network.parameters()))
         masters = [weight.grad for weight in self._master.parameters() if weight.grad is not None]
         with torch.no_grad():

@@ -42,6 +42,42 @@ class BenchmarkArgs:
     """Write all measurements to this file."""
 
 
+# Work of NatureCNN on 4×84×84 (Mnih et al. 2015): a forward pass, and an update of one sample, which is the target's
+# forward pass, the online network's, and the way back without the gradient of the first layer's input.
+FORWARD_FLOP, UPDATE_FLOP = 18.7e6, 68e6
+
+
+def matrix_product(args: BenchmarkArgs) -> Result:
+    """2048³ products in the run's precision, all cores together: what the processor gives at best."""
+    import torch
+
+    from runs import machine
+
+    device = machine.choose_device(args.device)
+    precision = machine.choose_precision(args.precision, device)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    torch.set_num_threads(machine.usable_cores())
+    a = torch.randn(2048, 2048).to(device, dtype)
+
+    def multiply(times: int) -> None:
+        b = a
+        for _ in range(times):
+            b = a @ a
+        b[0, 0].item()  # waits for the device
+
+    multiply(3)
+    times = 200 if device == "cuda" else 20
+    began = time.perf_counter()
+    multiply(times)
+    return {"flop_per_second": times * 2 * 2048**3 / (time.perf_counter() - began), "precision": precision}
+
+
+def bound(flop_per_second: float, environment_steps_per_second: float) -> float:
+    """Return the steps/s at which products and emulation alone would fill the machine."""
+    flop = BATCH_SIZE / STEPS_PER_UPDATE * UPDATE_FLOP + FORWARD_FLOP
+    return 1 / (flop / flop_per_second + 1 / environment_steps_per_second)
+
+
 def environment_only(args: BenchmarkArgs) -> Result:
     """Random actions, nothing learnt."""
     import numpy as np
@@ -98,15 +134,47 @@ def whole_loop(args: BenchmarkArgs) -> Result:
     from runs.dqn_run import new_run
     from runs.train_dqn import train
 
+    spent: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         run = new_run(replace(_train_config(args), out=Path(folder) / "run"))
+        _time(spent, "act", run.agent, "act")
+        _time(spent, "emulate", run.games, "send", "receive")
+        _time(spent, "store", run.replay, "add")
+        _time(spent, "sample", run.replay, "sample")
+        _time(spent, "target values", run.agent, "prepare")
+        _time(spent, "wait for the learner", run, "finish_learning")
+        _time(spent, "learn (its own thread)", run.agent, "learn")
+        began = time.perf_counter()
         with run.display:
             train(run)
+        whole = time.perf_counter() - began
         rows = list(csv.DictReader((Path(folder) / "run" / "metrics.csv").open()))
     first, last = rows[0], rows[-1]  # the first row ends the warm-up
     steps, updates = (int(last[name]) - int(first[name]) for name in ("steps", "updates"))
     seconds = float(last["seconds"]) - float(first["seconds"])
-    return {"steps_per_second": steps / seconds, "work": f"{steps} steps, {updates} updates of {BATCH_SIZE}"}
+    rest = whole - sum(share for name, share in spent.items() if "own thread" not in name)
+    return {
+        "steps_per_second": steps / seconds,
+        "work": f"{steps} steps, {updates} updates of {BATCH_SIZE}",
+        "ms_per_step": {name: 1e3 * share / run.steps for name, share in (spent | {"the rest": rest}).items()},
+    }
+
+
+def _time(spent: dict[str, float], name: str, owner: Any, *methods: str) -> None:
+    """Let the owner's methods add the seconds that they take to `spent[name]`."""
+    spent[name] = 0.0
+
+    def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            began = time.perf_counter()
+            result = method(*args)
+            spent[name] += time.perf_counter() - began
+            return result
+
+        return run
+
+    for method in methods:
+        setattr(owner, method, timed(getattr(owner, method)))
 
 
 def _train_config(args: BenchmarkArgs) -> Any:
@@ -209,7 +277,9 @@ def main(args: BenchmarkArgs) -> int:
     probes = [measured_alone(sb3, args, *candidate) for candidate in SB3_CANDIDATES]
     fastest = SB3_CANDIDATES[max(range(len(probes)), key=lambda i: probes[i]["steps_per_second"])]
     results: dict[str, list[Result]] = {"environment": [], "learner": [], "loop": [], "sb3": []}
+    products = []
     for _ in range(args.rounds):
+        products.append(measured_alone(matrix_product, args))
         results["loop"].append(measured_alone(whole_loop, args))
         results["sb3"].append(measured_alone(sb3, args, *fastest))
         results["environment"].append(measured_alone(environment_only, args))
@@ -219,11 +289,13 @@ def main(args: BenchmarkArgs) -> int:
         o["steps_per_second"] / s["steps_per_second"] for o, s in zip(results["loop"], results["sb3"], strict=True)
     ]
     hardware = measured_alone(_hardware)
+    flop_per_second = statistics.median(product["flop_per_second"] for product in products)
+    best = bound(flop_per_second, medians["environment"])
     console = Console(width=110)
     table = Table(
         title=f"{args.game}, steps/s, median of {args.rounds}: {hardware['processor']}, {hardware['cores']} cores"
     )
-    for column in ("what", "steps/s", "ratio to SB3", "work measured"):
+    for column in ("what", "steps/s", "ratio to SB3", "share of the bound", "work measured"):
         table.add_column(column)
     titles = {
         "environment": "environment only",
@@ -232,12 +304,22 @@ def main(args: BenchmarkArgs) -> int:
         "sb3": f"SB3 DQN, {results['sb3'][0]['setting']}",
     }
     for name, title in titles.items():
-        ratio = medians[name] / medians["sb3"]
-        table.add_row(title, f"{medians[name]:,.0f}", f"{ratio:.2f}", results[name][0]["work"])
+        ratio, share = medians[name] / medians["sb3"], medians[name] / best
+        table.add_row(title, f"{medians[name]:,.0f}", f"{ratio:.2f}", f"{share:.0%}", results[name][0]["work"])
     console.print(table)
     console.print(f"whole loop / SB3, round by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+    console.print(
+        f"bound: {best:,.0f} steps/s, of {flop_per_second / 1e12:.2f} TFLOP/s ({products[0]['precision']}, 2048³) for "
+        f"{BATCH_SIZE / STEPS_PER_UPDATE:g} samples of {UPDATE_FLOP / 1e6:g} MFLOP a step, and of the environment alone"
+    )
+    spent = {
+        name: statistics.median(result["ms_per_step"][name] for result in results["loop"])
+        for name in results["loop"][0]["ms_per_step"]
+    }
+    console.print("ms a step: " + ", ".join(f"{name} {ms:.2f}" for name, ms in spent.items()))
     if args.json is not None:
         whole = {"hardware": hardware, "medians": medians, "ratios": ratios, "results": results, "sb3_probes": probes}
+        whole |= {"bound": best, "flop_per_second": flop_per_second, "ms_per_step": spent}
         args.json.write_text(json.dumps(whole, indent=1))
     return 0
 

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.dqn import DQN, PreparedBatch
+from agents.dqn import DQN
 from agents.replay import FrameReplay
 from agents.schedules import linear
+from agents.updates import LEARNED, PreparedBatch
 from envs.episodes import Transition
 from envs.games import make_games
 from runs import machine
@@ -39,7 +40,6 @@ from runs.tracking import Tracker
 from runs.watch import record_video
 
 HELD_OUT_STATES = 256
-LEARNED = ("loss", "td_error", "q", "gradient_norm")
 
 
 class DQNRun:
@@ -308,12 +308,8 @@ class DQNRun:
 
 
 def _learn(agent: DQN, batches: list[PreparedBatch]) -> list[Tensor]:
-    """Make one update a batch; return the numbers of each, stacked in the order of LEARNED, on the device."""
-    numbers = []
-    for batch in batches:
-        learned = agent.learn(batch)
-        numbers.append(torch.stack([learned[name] for name in LEARNED]))
-    return numbers
+    """Make one update a batch; return the numbers of each, in the order of LEARNED, on the device."""
+    return [torch.stack(list(agent.learn(batch).values())) for batch in batches]
 
 
 def new_run(config: TrainConfig) -> DQNRun:

@@ -11,10 +11,10 @@ from torch import Tensor
 from agents import native
 from agents.config import DQNConfig
 from agents.dqn import DQN
-from agents.native import NativeQNetwork, NativeUpdate
+from agents.native import NativeQNetwork
 from agents.networks import QNetwork
 from agents.replay import Batch
-from agents.updates import EagerUpdate
+from agents.updates import LEARNED
 from perception.backbones import ImpalaCNN, NatureCNN
 
 needs_library = pytest.mark.skipif(
@@ -63,60 +63,78 @@ def test_values_are_those_of_the_plain_network(count: int, dueling: bool) -> Non
     assert expected.std() > 0.01  # so that the tolerance says something
 
 
-def gradients(
-    update: NativeUpdate | EagerUpdate, frames: Tensor, optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    """Each weight's gradient in the first update: a tenth of it is Adam's first moment after that."""
-    generator = torch.Generator().manual_seed(1)
-    values = update.values(update.network.images(frames))
-    update.step((values * torch.randn(values.shape, generator=generator)).mean())
-    masters = optimizer.param_groups[0]["params"]
-    return {str(i): optimizer.state[weight]["exp_avg"] * 10 for i, weight in enumerate(masters)}
+def batch(count: int, seed: int = 0) -> Batch:
+    chance = torch.rand(count, generator=torch.Generator().manual_seed(seed))
+    return Batch(
+        frames_tm1=stacks(count, seed),
+        a_tm1=(chance * 6).long(),
+        r_t=(chance * 3).floor() - 1,
+        discount_t=(chance < 0.9).float() * 0.5,
+        frames_t=stacks(count, seed + 5),
+    )
+
+
+def make(precision: str, config: DQNConfig, monkeypatch: pytest.MonkeyPatch | None = None) -> DQN:
+    """An agent; with `monkeypatch`, by torch's own passes."""
+    if monkeypatch is not None:
+        monkeypatch.setattr(native, "fits", lambda *_: False)
+    agent = DQN(config, 6, precision=precision)
+    assert isinstance(agent.online, NativeQNetwork) == (monkeypatch is None)
+    return agent
 
 
 @needs_library
-@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize("options", [{}, {"double": True}, {"dueling": True}, {"double": True, "dueling": True}])
 @pytest.mark.parametrize("count", [8, 32, 45])
-@pytest.mark.parametrize("clip_norm", [0.0, 0.01])
-def test_gradients_are_as_near_as_torchs_own_in_bf16(count: int, dueling: bool, clip_norm: float) -> None:
-    found, norms = {}, {}
-    for name in ("native", "bf16", "float32"):
-        fast, plain = networks(dueling)
-        network = fast if name == "native" else plain
-        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
-        if isinstance(network, NativeQNetwork):
-            update: NativeUpdate | EagerUpdate = NativeUpdate(network, optimizer, clip_norm)
-        else:
-            update = EagerUpdate(plain, torch.bfloat16 if name == "bf16" else torch.float32, optimizer, clip_norm)
-        found[name] = gradients(update, stacks(count), optimizer)
-        norms[name] = list(update.gradient_norms().values())
-    for weight, exact in found["float32"].items():
-        rounding = (found["bf16"][weight] - exact).norm()
-        assert (found["native"][weight] - exact).norm() <= 3 * rounding + 1e-3 * exact.norm(), weight
-    if clip_norm == 0:
-        torch.testing.assert_close(torch.tensor(norms["native"]), torch.tensor(norms["float32"]), rtol=0.05, atol=1e-6)
+def test_an_update_is_as_near_as_torchs_own_in_bf16(
+    count: int, options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first update's gradients, a tenth of which is then Adam's first moment, and the numbers that it tells."""
+    config = DQNConfig(gradient_clip_norm=0.0, **options)  # type: ignore[arg-type]
+    fast, bf16, exact = make("bf16", config), make("bf16", config, monkeypatch), make("float32", config, monkeypatch)
+    given = batch(count)
+    numbers = [agent.learn(agent.prepare(given)) for agent in (fast, bf16, exact)]
+    for weights in zip(*(agent.online.parameters() for agent in (fast, bf16, exact)), strict=True):
+        moments = [agent.optimizer.state[w]["exp_avg"] for agent, w in zip((fast, bf16, exact), weights, strict=True)]
+        rounding = (moments[1] - moments[2]).norm()
+        assert (moments[0] - moments[2]).norm() <= 3 * rounding + 1e-3 * moments[2].norm()
+    for name in LEARNED:
+        torch.testing.assert_close(numbers[0][name], numbers[2][name], rtol=0.02, atol=5e-4)
+    norms = [torch.tensor(list(agent.gradient_norms().values())) for agent in (fast, exact)]
+    torch.testing.assert_close(*norms, rtol=0.05, atol=1e-6)
+
+
+@needs_library
+def test_clipping_scales_the_whole_gradient() -> None:
+    moments = []
+    for clip_norm in (0.0, 0.01):
+        agent = make("bf16", DQNConfig(gradient_clip_norm=clip_norm))
+        norm = agent.learn(agent.prepare(batch(32)))["gradient_norm"]
+        moments.append([agent.optimizer.state[weight]["exp_avg"] for weight in agent.online.parameters()])
+    assert norm > 0.02
+    for whole, clipped in zip(*moments, strict=True):
+        torch.testing.assert_close(clipped, whole * 0.01 / norm, rtol=1e-4, atol=1e-9)
 
 
 @needs_library
 def test_the_step_is_adams() -> None:
-    fast, _ = networks(True)
-    before = copy.deepcopy(list(fast.parameters()))
-    ours = torch.optim.Adam(fast.parameters(), lr=1e-3, eps=1e-6)
+    agent = make("bf16", DQNConfig(dueling=True, learning_rate=1e-3, optimizer_epsilon=1e-6, gradient_clip_norm=0.0))
+    before = copy.deepcopy(list(agent.online.parameters()))
     theirs = torch.optim.Adam(before, lr=1e-3, eps=1e-6)
-    update = NativeUpdate(fast, ours, 0.0)
     moments = [torch.zeros_like(weight) for weight in before]
     for seed in range(3):
-        gradients(update, stacks(32, seed), ours)
-        for weight, twin, moment in zip(fast.parameters(), before, moments, strict=True):
-            state = ours.state[weight]["exp_avg"]
+        agent.learn(agent.prepare(batch(32, seed)))
+        for weight, twin, moment in zip(agent.online.parameters(), before, moments, strict=True):
+            state = agent.optimizer.state[weight]["exp_avg"]
             twin.grad = (state - 0.9 * moment) * 10
             moment.copy_(state)
         theirs.step()
-    for weight, twin in zip(fast.parameters(), before, strict=True):
+    for weight, twin in zip(agent.online.parameters(), before, strict=True):
         torch.testing.assert_close(weight, twin, rtol=1e-4, atol=2e-5)
-    packed = fast.packed.clone()
-    fast.take(fast)
-    assert torch.equal(packed, fast.packed)  # the step left the copies as they should be
+    assert isinstance(agent.online, NativeQNetwork)
+    packed = agent.online.packed.clone()
+    agent.online.take(agent.online)
+    assert torch.equal(packed, agent.online.packed)  # the step left the copies as they should be
 
 
 @needs_library
@@ -124,26 +142,11 @@ def test_the_step_is_adams() -> None:
 def test_hundred_updates_learn_what_float32_does(double: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 2 % for the first 20 updates, and within 0.02 in the mean of every 20."""
     config = DQNConfig(learning_rate=1e-4, double=double, replay_capacity_steps=1000, learning_starts_steps=10)
-    generator = torch.Generator().manual_seed(0)
-    batches = []
-    for seed in range(5):
-        chance = torch.rand(32, generator=generator)
-        batches.append(
-            Batch(
-                frames_tm1=stacks(32, seed),
-                a_tm1=(chance * 6).long(),
-                r_t=(chance * 3).floor() - 1,
-                discount_t=(chance < 0.9).float() * 0.5,
-                frames_t=stacks(32, seed + 5),
-            )
-        )
-    fast = DQN(config, 6, precision="bf16")
-    monkeypatch.setattr(native, "fits", lambda *_: False)
-    plain = DQN(config, 6, precision="float32")
-    assert isinstance(fast.online, NativeQNetwork) and not isinstance(plain.online, NativeQNetwork)
+    batches = [batch(32, seed) for seed in range(5)]
+    agents = make("bf16", config), make("float32", config, monkeypatch)
     losses = torch.zeros(2, 100)
     for i in range(100):
-        for j, agent in enumerate((fast, plain)):
+        for j, agent in enumerate(agents):
             losses[j, i] = agent.learn(agent.prepare(batches[i % 5]))["loss"]
             if i % 50 == 49:
                 agent.update_target()
@@ -154,16 +157,25 @@ def test_hundred_updates_learn_what_float32_does(double: bool, monkeypatch: pyte
 
 @needs_library
 def test_without_tiles_the_sums_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    frames, found = stacks(40), []
+    found = []
     both = [native.library(), native.library("-mno-amx-bf16")]
     for passes in both:
         monkeypatch.setattr(native, "library", lambda: passes)  # noqa: B023
-        fast, _ = networks(False)
-        optimizer = torch.optim.Adam(fast.parameters())
-        update = NativeUpdate(fast, optimizer, 0.0)
-        found.append([fast(frames), *gradients(update, frames, optimizer).values()])
+        agent = make("bf16", DQNConfig(double=True))
+        agent.learn(agent.prepare(batch(40)))
+        moments = [agent.optimizer.state[weight]["exp_avg"] for weight in agent.online.parameters()]
+        found.append([agent.q_values(stacks(5)), *moments])
     for tiles, dots in zip(*found, strict=True):
         assert (tiles - dots).norm() <= 0.02 * tiles.norm()
+
+
+@needs_library
+def test_a_number_that_is_none_is_told() -> None:
+    agent = make("bf16", DQNConfig())
+    given = batch(8)
+    given.r_t[3] = float("nan")
+    numbers = agent.learn(agent.prepare(given))
+    assert numbers["loss"].isnan() and numbers["gradient_norm"].isnan()
 
 
 def test_where_it_does_not_fit_torch_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
