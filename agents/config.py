@@ -34,6 +34,8 @@ class DQNConfig:
     """Learn from the signs of rewards. Scores are raw always."""
     backbone: Literal["nature", "impala"] = "nature"
     """The convolutional network."""
+    initialization: Literal["uniform", "orthogonal"] = "uniform"
+    """Weights within ±1/√inputs, as in Mnih et al. 2015, or orthogonal ones times √2 (Saxe et al. 2014)."""
     replay_capacity_steps: int = 1_000_000
     """Transitions remembered; a million of 84×84 take 7.1 GB, as they fill."""
     learning_starts_steps: int = 80_000

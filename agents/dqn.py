@@ -50,6 +50,8 @@ class DQN:
             compiled = compiled and native.fits(backbone, frame_shape)
             network = native.NativeQNetwork if compiled else QNetwork
             self.online = network(backbone, frame_shape, num_actions, config.dueling).to(self.device)
+            if config.initialization == "orthogonal":
+                self.online.initialize_orthogonally()
         if not compiled:
             self.online.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.target = copy.deepcopy(self.online).cast(self.dtype).requires_grad_(False)

@@ -1,5 +1,7 @@
 """The Q-network: a backbone and the head that turns its coarsest map into action values."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,6 +74,18 @@ class QNetwork(nn.Module):
         for layer in self.head.hidden_layers():
             layer.to(dtype)
         return self
+
+    def initialize_orthogonally(self) -> None:
+        """Draw all layers but the head's last anew: orthogonal times √2, which keeps the scale of what ReLUs pass on.
+
+        Saxe et al. 2014. Under torch's own uniform draw it shrinks by a factor of about 2.4 a layer.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                if module not in self.head.output_layers():
+                    nn.init.orthogonal_(module.weight, math.sqrt(2))
+        self.take(self)
 
     @torch.no_grad()
     def take(self, other: "QNetwork") -> None:

@@ -127,16 +127,34 @@ def learner_only(args: BenchmarkArgs) -> Result:
     return {"steps_per_second": args.steps / (time.perf_counter() - began), "work": f"{updates} updates"}
 
 
-def whole_loop(args: BenchmarkArgs) -> Result:
-    """Our training loop as it runs for everybody; the speed is the one that its own `metrics.csv` tells."""
+def whole_loop(args: BenchmarkArgs, held_steps: int = WARM_UP_STEPS // 2) -> Result:
+    """Our training loop as it runs for everybody; the numbers are those that its own `metrics.csv` tells.
+
+    Learning starts with `held_steps` in the replay, and is measured after half the warm-up more.
+    """
     import csv
 
     from runs.dqn_run import new_run
     from runs.train_dqn import train
 
     spent: dict[str, float] = {}
+    config = _train_config(args)
+    agent = replace(
+        config.agent,
+        learning_starts_steps=held_steps,
+        replay_capacity_steps=max(config.agent.replay_capacity_steps, held_steps),
+    )
+    start = held_steps + WARM_UP_STEPS // 2
     with tempfile.TemporaryDirectory() as folder:
-        run = new_run(replace(_train_config(args), out=Path(folder) / "run"))
+        run = new_run(replace(config, agent=agent, total_steps=start + args.steps, out=Path(folder) / "run"))
+        log = run.log
+
+        def log_and_start_the_clock() -> bool:
+            if run.steps < start + args.num_envs:
+                spent.update(dict.fromkeys(spent, 0.0), whole=-time.perf_counter(), steps=-run.steps)
+            return log()
+
+        run.log = log_and_start_the_clock  # type: ignore[method-assign]
         _time(spent, "act", run.agent, "act")
         _time(spent, "emulate", run.games, "send", "receive")
         _time(spent, "store", run.replay, "add")
@@ -144,19 +162,19 @@ def whole_loop(args: BenchmarkArgs) -> Result:
         _time(spent, "target values", run.agent, "prepare")
         _time(spent, "wait for the learner", run, "finish_learning")
         _time(spent, "learn (its own thread)", run.agent, "learn")
-        began = time.perf_counter()
         with run.display:
             train(run)
-        whole = time.perf_counter() - began
+        whole, steps = spent.pop("whole") + time.perf_counter(), spent.pop("steps") + run.steps
         rows = list(csv.DictReader((Path(folder) / "run" / "metrics.csv").open()))
-    first, last = rows[0], rows[-1]  # the first row ends the warm-up
-    steps, updates = (int(last[name]) - int(first[name]) for name in ("steps", "updates"))
-    seconds = float(last["seconds"]) - float(first["seconds"])
-    rest = whole - sum(share for name, share in spent.items() if "own thread" not in name)
+    last = rows[-1]
+    first = next(row for row in rows if int(row["steps"]) >= int(last["steps"]) - steps)
+    updates = int(last["updates"]) - int(first["updates"])
+    spent["the rest"] = whole - sum(share for name, share in spent.items() if "own thread" not in name)
     return {
-        "steps_per_second": steps / seconds,
-        "work": f"{steps} steps, {updates} updates of {BATCH_SIZE}",
-        "ms_per_step": {name: 1e3 * share / run.steps for name, share in (spent | {"the rest": rest}).items()},
+        "steps_per_second": steps / (float(last["seconds"]) - float(first["seconds"])),
+        "work": f"{steps:.0f} steps, {updates} updates of {BATCH_SIZE}",
+        "ms_per_step": {name: 1e3 * share / steps for name, share in spent.items()},
+        "memory_gb": float(last["memory_gb"]),
     }
 
 
@@ -196,8 +214,7 @@ def _train_config(args: BenchmarkArgs) -> Any:
         num_envs=args.num_envs,
         device=args.device,
         precision=args.precision,
-        total_steps=WARM_UP_STEPS + args.steps,
-        log_every_steps=WARM_UP_STEPS,
+        log_every_steps=WARM_UP_STEPS // 2,
         checkpoint_every_steps=0,
         evaluate_every_steps=0,
     )

@@ -171,6 +171,7 @@ class DQNRun:
             "epsilon": self.epsilon(),
             "learning_rate": self.agent.optimizer.param_groups[0]["lr"],
             "replay_fill": len(self.replay) / (self.replay.rows * self.replay.num_envs),
+            "memory_gb": round(machine.resident_memory() / 1e9, 3),
             "steps_per_second": round(steps_per_second, 1),
             "updates_per_second": round((self.updates - self._row_updates) / elapsed, 1),
         }

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -71,6 +72,14 @@ def available_memory() -> int:
         if Path(limit).exists() and (text := Path(limit).read_text().strip()) != "max":
             limits.append(int(text) - int(Path(used).read_text()))
     return min(limits, default=2**62)
+
+
+def resident_memory() -> int:
+    """Return the bytes of memory that this process holds, or held at most where the kernel tells no more."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS, which has no /proc
 
 
 def check_memory(bytes_needed: int) -> None:

@@ -33,6 +33,7 @@ METRICS = {
     "gradient_norm": "mean global norm before clipping",
     "held_out_q": "mean greatest value over a fixed set of states (Mnih et al. 2013, figure 2)",
     "replay_fill": "share of the replay that is filled",
+    "memory_gb": "resident memory of this process, 10^9 bytes",
     "steps_per_second": "since the last row (SB3 time/fps, CleanRL charts/SPS)",
     "updates_per_second": "since the last row",
     "evaluation_score": "mean raw score of an evaluation (SB3 eval/mean_reward)",

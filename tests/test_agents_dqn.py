@@ -137,6 +137,19 @@ def test_same_seed_same_weights_and_the_global_generator_is_left_alone() -> None
     assert not torch.equal(one.weights()["head.advantage.weight"], other.weights()["head.advantage.weight"])
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_orthogonal_weights_keep_the_scale(precision: str) -> None:
+    scale = []
+    for initialization in ("uniform", "orthogonal"):
+        config = dataclasses.replace(CONFIG, initialization=initialization)
+        agent = DQN(config, 3, precision=precision)  # at 84×84, where the compiled path may be taken
+        seen = np.random.default_rng(0).integers(0, 256, (8, 4, 84, 84), dtype=np.uint8)
+        scale.append(agent.q_values(seen).std(dim=0).mean())
+        hidden = agent.weights()["head.advantage_hidden.weight"]
+    torch.testing.assert_close(hidden @ hidden.T, 2 * torch.eye(512), atol=1e-4, rtol=0)
+    assert scale[1] > 5 * scale[0]
+
+
 def test_learning_rate_follows_its_schedule() -> None:
     agent = make(dataclasses.replace(CONFIG, learning_rate=1.0, learning_rate_end=0.5))
     assert [agent.anneal(step, 100) for step in (0, 50, 100, 200)] == [1.0, 0.75, 0.5, 0.5]

@@ -1,0 +1,113 @@
+"""Measure how speed and memory change as work grows: `python -m runs.scaling --picture FILE`."""
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from runs.benchmark import BenchmarkArgs, Result, measured_alone, whole_loop
+from runs.commands import refusing_bad_input, run_command
+
+
+@dataclass(frozen=True)
+class ScalingArgs:
+    """Measure the whole loop over numbers of environments, and over steps held in the replay."""
+
+    game: str = "pong"
+    """The Atari game."""
+    environments: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    """Environments side by side."""
+    held_steps: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    """Steps in the replay when learning is measured; a million take 7.1 GB and some minutes to play."""
+    steps: int = 3_000
+    """Steps measured each time, after a warm-up."""
+    rounds: int = 3
+    """How often each number of environments is measured; medians are shown."""
+    json: Path | None = None
+    """Write all measurements to this file."""
+    picture: Path | None = None
+    """Draw them to this file, PNG or SVG."""
+
+
+def sb3_replay_memory(steps: int) -> Result:
+    """Fill SB3's ReplayBuffer with this many stacks of four frames; return the memory that it took."""
+    import gymnasium
+    import numpy as np
+    from stable_baselines3.common.buffers import ReplayBuffer
+
+    from runs import machine
+
+    before = machine.resident_memory()
+    stacks = gymnasium.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    buffer = ReplayBuffer(steps, stacks, gymnasium.spaces.Discrete(6), optimize_memory_usage=False)
+    stack = np.ones((1, 4, 84, 84), np.uint8)
+    for _ in range(steps):
+        buffer.add(stack, stack, np.zeros(1), np.zeros(1), np.zeros(1), [{}])
+    return {"memory_gb": (machine.resident_memory() - before) / 1e9}
+
+
+def main(args: ScalingArgs) -> int:
+    """Measure, print the tables, return the exit code."""
+    from rich.console import Console
+    from rich.table import Table
+
+    with refusing_bad_input():
+        from envs.atari import check_game
+
+        check_game(args.game)
+        if min(args.environments, default=1) < 1 or min(args.held_steps, default=10_000) < 1_000 or args.rounds < 1:
+            raise ValueError("need --environments and --rounds of at least 1, --held-steps of at least 1000")
+        for file in (args.json, args.picture):
+            if file is not None and not file.parent.is_dir():
+                raise ValueError(f"there is no folder '{file.parent}' for {file}")
+    console = Console(width=110)
+    speeds: dict[int, list[float]] = {number: [] for number in args.environments}
+    for _ in range(args.rounds):
+        for number in args.environments:
+            settings = BenchmarkArgs(game=args.game, steps=args.steps, num_envs=number)
+            speeds[number].append(measured_alone(whole_loop, settings)["steps_per_second"])
+    table = Table("environments", "steps/s", title=f"{args.game}, whole loop, median of {args.rounds}")
+    for number, measured in speeds.items():
+        table.add_row(str(number), f"{statistics.median(measured):,.0f}")
+    console.print(table)
+
+    held = {}
+    for steps in args.held_steps:
+        held[steps] = measured_alone(whole_loop, BenchmarkArgs(game=args.game, steps=args.steps, num_envs=16), steps)
+    table = Table("steps held", "steps/s", "resident memory, GB", title=f"{args.game}, 16 environments")
+    for steps, measured in held.items():
+        table.add_row(f"{steps:,}", f"{measured['steps_per_second']:,.0f}", f"{measured['memory_gb']:.2f}")
+    console.print(table)
+    theirs = measured_alone(sb3_replay_memory, 10_000)["memory_gb"]
+    console.print(f"SB3's ReplayBuffer at 10,000 steps: {theirs:.2f} GB, so {100 * theirs:.0f} GB at a million")
+    whole = {"environments": speeds, "held": held, "sb3_gb_for_10000_steps": theirs}
+    if args.json is not None:
+        args.json.write_text(json.dumps(whole, indent=1))
+    if args.picture is not None:
+        draw(speeds, held, args.picture)
+    return 0
+
+
+def draw(speeds: dict[int, list[float]], held: dict[int, Result], file: Path) -> None:
+    """Draw both tables side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    numbers = list(speeds)
+    left.plot(numbers, [statistics.median(speeds[number]) for number in numbers], marker="o", color="C0")
+    left.set(xscale="log", xlabel="environments side by side", ylabel="steps/s", ylim=(0, None))
+    left.set_xticks(numbers, [str(number) for number in numbers], minor=False)
+    left.minorticks_off()
+    steps = list(held)
+    right.plot(steps, [held[s]["steps_per_second"] for s in steps], marker="o", color="C0", label="steps/s")
+    right.set(xscale="log", xlabel="steps in the replay", ylabel="steps/s", ylim=(0, None))
+    memory = right.twinx()
+    memory.plot(steps, [held[s]["memory_gb"] for s in steps], marker="s", color="C1", label="memory")
+    memory.set(ylabel="resident memory, GB", ylim=(0, None))
+    figure.legend(handles=[*right.lines, *memory.lines], loc="outside upper right", ncols=2, frameon=False)
+    figure.savefig(file, dpi=120)
+
+
+if __name__ == "__main__":
+    run_command(main, ScalingArgs)

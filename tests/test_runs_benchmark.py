@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+from commands import refused
+
+from runs.benchmark import BenchmarkArgs, bound, matrix_product, measured_alone, whole_loop
+from runs.scaling import draw, sb3_replay_memory
+
+
+def test_bound_against_a_hand_worked_sum() -> None:
+    # 8 samples of 68 MFLOP and one forward pass of 18.7 are 562.7 MFLOP: 0.7123 ms; with 0.1 ms to emulate 0.8123 ms
+    assert bound(0.79e12, 10_000) == pytest.approx(1231, abs=0.5)
+
+
+def test_the_loop_is_measured_after_its_warm_up_and_its_parts_add_up() -> None:
+    result = measured_alone(whole_loop, BenchmarkArgs(steps=1_000), 1_000)
+    assert result["work"] == "1000 steps, 250 updates of 32"
+    parts = result["ms_per_step"]
+    assert sum(ms for name, ms in parts.items() if "own thread" not in name) == pytest.approx(
+        1e3 / result["steps_per_second"], rel=0.1
+    )
+    assert parts["learn (its own thread)"] > 0.1 and 0.2 < result["memory_gb"] < 5
+
+
+def test_the_matrix_product_is_within_what_processors_do() -> None:
+    assert 1e9 < measured_alone(matrix_product, BenchmarkArgs())["flop_per_second"] < 1e14
+
+
+def test_sb3s_replay_takes_two_stacks_a_step() -> None:
+    assert measured_alone(sb3_replay_memory, 2_000)["memory_gb"] == pytest.approx(2_000 * 2 * 28_224 / 1e9, rel=0.2)
+
+
+def test_the_picture_is_drawn(tmp_path: Path) -> None:
+    held = {10_000: {"steps_per_second": 90.0, "memory_gb": 1.0}, 100_000: {"steps_per_second": 80.0, "memory_gb": 2.0}}
+    draw({1: [50.0], 8: [90.0]}, held, tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").stat().st_size > 5_000
+
+
+def test_values_that_cannot_be_measured_are_refused() -> None:
+    assert "--environments" in refused("runs.scaling", "--environments", "0")
+    assert "no folder" in refused("runs.scaling", "--picture", "nowhere/at/all.png")
+    assert "--steps" in refused("runs.benchmark", "--steps", "10")
