@@ -1,11 +1,12 @@
-// NatureCNN and the 512-unit layer after it (Mnih et al. 2015), forward and backward, in bfloat16 with float32 sums.
+// Q-learning with NatureCNN and 512-unit layers (Mnih et al. 2015) on Intel's AMX: passes in bfloat16 with float32 sums,
+// loss and optimizer in float32.
 //
-// Every product is one block of 32×32 sums: AMX tiles where the processor has them, AVX512-BF16 dot products else.
-// A convolution is such a product without copies: on a flat grid of positions a kernel's tap is a fixed offset, so the
-// rows of a block are consecutive positions and each step of the sum reads them at its tap's offset. Positions that
-// stick out at the end of a grid's line come out as junk and are left aside. Strides are taken out of the layout: the
-// first layer's input is cut into 4×4 patches (a 2×2 convolution over 21×21×64), its output into four planes of even
-// and odd lines and columns (so that the second layer reads 2×2 from each).
+// Every product is one block of 32×32 sums, four of the processor's tiles. A convolution is such a product without
+// copies: on a flat grid of positions a kernel's tap is a fixed offset, so the rows of a block are consecutive positions
+// and each step of the sum reads them at its tap's offset. Positions that stick out at the end of a grid's line come out
+// as junk and are left aside. Strides are taken out of the layout: the first layer's input is cut into 4×4 patches (a
+// 2×2 convolution over 21×21×64), its output into four planes of even and odd lines and columns (so that the second
+// layer reads 2×2 from each).
 //
 // One operand of a product lies in rows along the sum; the other in pairs: element (k, n) at [k / 2][n][k % 2].
 
@@ -17,10 +18,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <vector>
-#ifdef __AMX_BF16__
 #include <sys/syscall.h>
 #include <unistd.h>
-#endif
 
 namespace {
 
@@ -71,8 +70,6 @@ bf16 narrow(float x) {
 }
 
 __m512i narrow(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
-
-#ifdef __AMX_BF16__
 
 // Takes the tiles for a call and gives them back as they were: oneDNN thinks that it alone configures them.
 class Tiles {
@@ -128,44 +125,6 @@ inline void block(float* sums, int ld, const bf16* a, int lda, const int* a_at, 
     _tile_stored(2, sums + 16 * ld, ld * 4);
     _tile_stored(3, sums + 16 * ld + 16, ld * 4);
 }
-
-#else
-
-struct Tiles {
-    Tiles() {}
-};
-
-inline void block(float* sums, int ld, const bf16* a, int lda, const int* a_at, const bf16* b, int ldb,
-                  const int* b_at, int steps, bool add = false) {
-    constexpr int ROWS = 8;  // 16 of the 32 registers hold sums
-    for (int row = 0; row < BLOCK; row += ROWS) {
-        __m512 left[ROWS], right[ROWS];
-        for (int i = 0; i < ROWS; i++) {
-            const float* line = sums + (row + i) * ld;
-            left[i] = add ? _mm512_loadu_ps(line) : _mm512_setzero_ps();
-            right[i] = add ? _mm512_loadu_ps(line + 16) : _mm512_setzero_ps();
-        }
-        for (int k = 0; k < steps; k++) {
-            const bf16 *rows = a + a_at[k] + row * lda, *pairs = b + b_at[k];
-            for (int j = 0; j < BLOCK / 2; j++) {
-                const __m512bh low = (__m512bh)_mm512_loadu_si512(pairs + j * ldb);
-                const __m512bh high = (__m512bh)_mm512_loadu_si512(pairs + j * ldb + 32);
-                for (int i = 0; i < ROWS; i++) {
-                    int pair;
-                    memcpy(&pair, rows + i * lda + 2 * j, 4);
-                    left[i] = _mm512_dpbf16_ps(left[i], (__m512bh)_mm512_set1_epi32(pair), low);
-                    right[i] = _mm512_dpbf16_ps(right[i], (__m512bh)_mm512_set1_epi32(pair), high);
-                }
-            }
-        }
-        for (int i = 0; i < ROWS; i++) {
-            _mm512_storeu_ps(sums + (row + i) * ld, left[i]);
-            _mm512_storeu_ps(sums + (row + i) * ld + 16, right[i]);
-        }
-    }
-}
-
-#endif
 
 // to[column][row] = from[row][column] for 32×32, of which `rows` are read (the others are zeros) and `columns` written.
 void transpose(const bf16* from, int ld_from, int rows, bf16* to, int ld_to, int columns) {
@@ -716,11 +675,7 @@ int saccade_packed_size(int units) { return HIDDEN + units * FEATURES; }
 
 // Asks the kernel for the tiles; once a process. Returns 0 when they may be used.
 int saccade_begin() {
-#ifdef __AMX_BF16__
     return int(syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */));
-#else
-    return 0;
-#endif
 }
 
 // Lays the convolutions' weights out for the passes: weight1 (32, 4, 8, 8), weight2 (64, 32, 4, 4), weight3 (64, 64, 3,

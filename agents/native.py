@@ -1,4 +1,4 @@
-"""The compiled path on CPU: NatureCNN and the hidden layer in `native.cpp`, for processors with bfloat16 instructions.
+"""The compiled path on CPU: Q-learning with NatureCNN in `native.cpp`, for processors with AMX (Intel, from 2023 on).
 
 A `NativeQNetwork` is a `QNetwork` of float32 weights whose passes run in bfloat16 on a copy of them, laid out for the
 processor; gradients and steps are float32. The C++ file is compiled once, by the machine's own compiler for the
@@ -36,15 +36,15 @@ def fits(backbone: Backbone, frame_shape: tuple[int, int]) -> bool:
 
 
 @functools.cache
-def library(*extra_flags: str) -> ctypes.CDLL | None:
+def library() -> ctypes.CDLL | None:
     """Return the compiled passes; None where the processor or the compiler for them is missing."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     processor = next((line for line in lines if line.startswith("flags")), "")
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if "avx512_bf16" not in processor or compiler is None:
+    if "amx_bf16" not in processor or compiler is None:
         return None
-    command = [compiler, *FLAGS, *extra_flags]
+    command = [compiler, *FLAGS]
     key = hashlib.sha256("\0".join((SOURCE.read_text(), *command, processor)).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saccade"
     built = folder / f"native-{platform.machine()}-{key}.so"

@@ -12,7 +12,7 @@ from commands import TINY, metrics, run, start
 from runs.checkpoints import find_checkpoint, load_tensors
 
 # What a run may be slower or faster at, but not different in.
-CLOCKS = {"seconds", "steps_per_second", "updates_per_second"}
+CLOCKS = {"seconds", "steps_per_second", "updates_per_second", "memory_gb"}
 ATARI = (
     "pong --total-steps 700 --learning-starts-steps 200 --replay-capacity-steps 512 --num-envs 2 --n-steps 3 "
     "--batch-size 8 --target-update-steps 100 --checkpoint-every-steps 90 --evaluate-every-steps 0 "
