@@ -534,7 +534,8 @@ void features_backward(Scratch& own, const bf16* packed, const bf16* features, i
 
 // Σ over all weights of a hidden layer, `width` units from `unit` on, of the squared gradient.
 double hidden_square_sum(Scratch& own, int rounded, int units, int unit, int width) {
-    const Along features_along(FEATURES / BLOCK, BLOCK, BLOCK * BLOCK), units_along(width / BLOCK, BLOCK, BLOCK * BLOCK);
+    const Along features_along(FEATURES / BLOCK, BLOCK, BLOCK * BLOCK);
+    const Along units_along(width / BLOCK, BLOCK, BLOCK * BLOCK);
     const bf16 *features = own.kept.data() + KEPT_FEATURES, *d_units = own.d_units.data() + unit;
     alignas(64) float like[BLOCK * BLOCK], d_like[BLOCK * BLOCK];
     double total = 0;
@@ -750,7 +751,8 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
     const int width = int(parameters[7].count), units = width * hidden_layers;
     const int rounded = (samples + BLOCK - 1) / BLOCK * BLOCK;
     Parameter* outputs = parameters + 6 + 2 * hidden_layers;
-    Sums bias(units), hidden(samples * units), q_tm1(samples * actions), selector(batch->q_t, batch->q_t + samples * actions);
+    Sums bias(units), hidden(samples * units), q_tm1(samples * actions);
+    Sums selector(batch->q_t, batch->q_t + samples * actions);
     for (int u = 0; u < units; u++) bias[u] = parameters[7 + u / width * 2].weight[u % width];
     own.kept.resize(rounded * KEPT);
     const auto forward = [&](const bf16* images, bf16* kept, Sums& q) {
@@ -804,8 +806,8 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
     double squares = 0;
     for (int i = 0; i < 6 + 4 * hidden_layers; i++) {
         Parameter& p = parameters[i];
-        const int first_unit = (i - 6) / 2 * width;
-        p.square = p.gradient ? square_sum(p.gradient, p.count) : hidden_square_sum(own, rounded, units, first_unit, width);
+        const int unit = (i - 6) / 2 * width;
+        p.square = p.gradient ? square_sum(p.gradient, p.count) : hidden_square_sum(own, rounded, units, unit, width);
         squares += p.square;
     }
     const float norm = numbers[3] = float(std::sqrt(squares));

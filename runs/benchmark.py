@@ -32,7 +32,7 @@ class BenchmarkArgs:
     """How often each is measured; medians are shown."""
     steps: int = 3_000
     """Steps measured each time, after a warm-up."""
-    num_envs: int = 8
+    num_envs: int = 16
     """Our environments side by side; SB3 gets the number that it is fastest with."""
     device: Device = "auto"
     """Where both networks live."""

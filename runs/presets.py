@@ -48,19 +48,21 @@ PONG = TrainConfig(
     preset="pong",
     env=EnvConfig(game="pong"),
     agent=DQNConfig(
-        learning_rate=2.5e-4,
+        learning_rate=5e-4,
+        learning_rate_end=2e-5,
         optimizer_epsilon=1.5e-4,
+        initialization="orthogonal",
         batch_size=32,
         steps_per_update=4,
         n_steps=3,
         target_update_steps=1_000,
         learning_starts_steps=5_000,
-        epsilon_steps=50_000,
+        epsilon_steps=100_000,
         epsilon_end=0.02,
         replay_capacity_steps=150_000,
     ),
     num_envs=16,
-    total_steps=600_000,
+    total_steps=400_000,
 )
 
 CATCH = TrainConfig(
