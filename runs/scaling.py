@@ -1,6 +1,7 @@
-"""Measure how speed and memory change as work grows: `python -m runs.scaling --picture FILE`."""
+"""Measure how speed and memory change with what is asked: `python -m runs.scaling --picture FILE`."""
 
 import json
+import multiprocessing
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from runs.commands import refusing_bad_input, run_command
 
 @dataclass(frozen=True)
 class ScalingArgs:
-    """Measure the whole loop over numbers of environments, and over steps held in the replay."""
+    """Measure the whole loop over environments, beside a busy process, and over steps held in the replay."""
 
     game: str = "pong"
     """The Atari game."""
@@ -27,6 +28,22 @@ class ScalingArgs:
     """Write all measurements to this file."""
     picture: Path | None = None
     """Draw them to this file, PNG or SVG."""
+
+
+def beside_a_busy_process(args: BenchmarkArgs) -> Result:
+    """Measure the whole loop while another process keeps one core busy."""
+    neighbour = multiprocessing.get_context("spawn").Process(target=_spin, daemon=True)
+    neighbour.start()
+    try:
+        return measured_alone(whole_loop, args)
+    finally:
+        neighbour.kill()
+        neighbour.join()
+
+
+def _spin() -> None:
+    while True:
+        pass
 
 
 def sb3_replay_memory(steps: int) -> Result:
@@ -62,25 +79,34 @@ def main(args: ScalingArgs) -> int:
                 raise ValueError(f"there is no folder '{file.parent}' for {file}")
     console = Console(width=110)
     speeds: dict[int, list[float]] = {number: [] for number in args.environments}
+    quiet, busy = [], []
     for _ in range(args.rounds):
         for number in args.environments:
             settings = BenchmarkArgs(game=args.game, steps=args.steps, num_envs=number)
             speeds[number].append(measured_alone(whole_loop, settings)["steps_per_second"])
+        settings = BenchmarkArgs(game=args.game, steps=args.steps)
+        quiet.append(measured_alone(whole_loop, settings)["steps_per_second"])
+        busy.append(beside_a_busy_process(settings)["steps_per_second"])
     table = Table("environments", "steps/s", title=f"{args.game}, whole loop, median of {args.rounds}")
     for number, measured in speeds.items():
         table.add_row(str(number), f"{statistics.median(measured):,.0f}")
     console.print(table)
+    shares = [b / q for b, q in zip(busy, quiet, strict=True)]
+    console.print(
+        f"beside a process that keeps one core busy: {statistics.median(busy):,.0f} steps/s, "
+        f"{statistics.median(shares):.0%} of the quiet speed ({', '.join(f'{share:.0%}' for share in shares)})"
+    )
 
     held = {}
     for steps in args.held_steps:
-        held[steps] = measured_alone(whole_loop, BenchmarkArgs(game=args.game, steps=args.steps, num_envs=16), steps)
-    table = Table("steps held", "steps/s", "resident memory, GB", title=f"{args.game}, 16 environments")
+        held[steps] = measured_alone(whole_loop, BenchmarkArgs(game=args.game, steps=args.steps), steps)
+    table = Table("steps held", "steps/s", "resident memory, GB", title=f"{args.game}, whole loop")
     for steps, measured in held.items():
         table.add_row(f"{steps:,}", f"{measured['steps_per_second']:,.0f}", f"{measured['memory_gb']:.2f}")
     console.print(table)
-    theirs = measured_alone(sb3_replay_memory, 10_000)["memory_gb"]
-    console.print(f"SB3's ReplayBuffer at 10,000 steps: {theirs:.2f} GB, so {100 * theirs:.0f} GB at a million")
-    whole = {"environments": speeds, "held": held, "sb3_gb_for_10000_steps": theirs}
+    theirs = measured_alone(sb3_replay_memory, 100_000)["memory_gb"]
+    console.print(f"SB3's ReplayBuffer of 100,000 steps: {theirs:.2f} GB, so {10 * theirs:.0f} GB for a million")
+    whole = {"environments": speeds, "quiet": quiet, "busy": busy, "held": held, "sb3_gb_for_100000_steps": theirs}
     if args.json is not None:
         args.json.write_text(json.dumps(whole, indent=1))
     if args.picture is not None:
