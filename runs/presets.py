@@ -62,7 +62,8 @@ PONG = TrainConfig(
         replay_capacity_steps=150_000,
     ),
     num_envs=16,
-    total_steps=400_000,
+    total_steps=600_000,
+    stop_at_score=19.0,  # of 21, over the games of an evaluation
 )
 
 CATCH = TrainConfig(
