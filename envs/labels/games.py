@@ -1,0 +1,179 @@
+"""What is known of each game: addresses of its variables, and the colours and places of the things on its screen.
+
+Addresses are published facts (AtariARI, Anand et al. 2019; OCAtari, Delfosse et al. 2023), checked against the screen
+of the pinned ale-py; where the two differ the screen was believed. Scores are binary coded decimal unless they say
+otherwise.
+"""
+
+from envs.labels.reading import Anchor, Labels, Place
+
+PONG = Labels(
+    variables={
+        "player_y": 51,
+        "enemy_y": 50,
+        "ball_x": 49,
+        "ball_y": 54,
+        "player_score": 14,  # plain binary, as is the enemy's
+        "enemy_score": 13,
+    },
+    things={
+        "wall": (Place((14,), (24, 34, 0, 160)), Place((14,), (194, 210, 0, 160))),
+        "enemy score": (Place((56,), (1, 21, 20, 52)),),
+        "player score": (Place((200,), (1, 21, 100, 132)),),
+        "enemy": (Place((56,), (34, 194, 16, 20)),),
+        "player": (Place((200,), (34, 194, 140, 144)),),
+        "ball": (Place((14,), (34, 194, 0, 160)),),
+    },
+)
+
+_BREAKOUT_BALL = Anchor(width=2, height=4, x=99, dx=-49, y=101, dy=9)
+BREAKOUT = Labels(
+    variables={"player_x": 72, "ball_x": 99, "ball_y": 101, "score_low": 77, "score_high": 76, "lives": 57},
+    things={
+        "wall": (
+            Place((6,), (17, 32, 0, 160)),
+            Place((6, 182), (32, 196, 0, 8)),
+            Place((6, 70), (32, 196, 152, 160)),
+        ),
+        "brick": tuple(
+            Place((colour,), (57 + 6 * row, 63 + 6 * row, 8, 152))
+            for row, colour in enumerate((70, 54, 38, 22, 198, 134))
+        ),
+        "score": (Place((6,), (5, 15, 30, 90)),),
+        "lives": (Place((6,), (5, 15, 95, 116)),),
+        "player": (Place((70,), (189, 193, 8, 152)),),
+        "ball": (
+            Place((6,), (32, 57, 8, 152)),
+            Place((70, 54, 38, 22, 198, 134), (57, 93, 8, 152), _BREAKOUT_BALL),  # it takes the bricks' colours
+            Place((70,), (93, 189, 8, 152)),
+            Place((70,), (189, 196, 8, 152), _BREAKOUT_BALL),
+        ),
+    },
+)
+
+FREEWAY = Labels(
+    variables={"player_y": 14, "score": 103, **{f"car_{lane}_x": 118 - lane for lane in range(1, 11)}},
+    things={
+        "line": (Place((30,), (102, 105, 8, 160)), Place((12,), (39, 168, 8, 160))),
+        "score": (Place((74,), (4, 14, 30, 64)), Place((74,), (4, 14, 100, 130))),
+        "car": tuple(
+            Place((colour,), (28 + 16 * lane, 36 + 16 * lane, 8, 160))
+            for lane, colour in enumerate((66, 220, 18, 74, 130, 36, 136, 68, 216, 26))
+        ),
+        "other chicken": (Place((30,), (187, 195, 104, 118)),),
+        "chicken": (Place((30,), (15, 195, 40, 56), Anchor(width=7, height=8, dx=44, y=14, dy=193, upwards=True)),),
+    },
+)
+
+BOXING = Labels(
+    variables={
+        "player_x": 32,
+        "player_y": 34,
+        "enemy_x": 33,
+        "enemy_y": 35,
+        "player_score": 18,
+        "enemy_score": 19,
+        "clock_seconds": 17,
+    },
+    things={
+        "ropes": (Place((40,), (25, 188, 24, 136)),),
+        "clock": (Place((208,), (17, 24, 60, 96)),),
+        "player score": (Place((12,), (5, 12, 34, 60)),),
+        "enemy score": (Place((0,), (5, 12, 98, 124)),),
+        "enemy": (Place((0,), (32, 181, 34, 126)),),
+        "player": (Place((12,), (32, 181, 34, 126)),),
+    },
+)
+
+SPACE_INVADERS = Labels(
+    variables={
+        "player_x": 28,
+        "invaders_left": 17,
+        "invaders_x": 26,
+        "invaders_y": 16,  # in pairs of lines
+        "saucer_x": 30,
+        "shot_x": 87,
+        "shot_y": 85,
+        "lives": 73,
+        "score_high": 102,
+        "score_low": 104,
+    },
+    things={
+        "ground": (Place((226,), (195, 210, 0, 160)),),
+        "score": (Place((196, 246), (8, 22, 0, 160)),),
+        "invader": (Place((20,), (20, 157, 0, 160)),),
+        "shield": (Place((52,), (157, 175, 0, 160)),),
+        "saucer": (Place((82,), (10, 22, 0, 160)),),
+        "player": (Place((196,), (185, 195, 0, 84)),),
+        "shot": (Place((6,), (22, 195, 0, 160)),),  # the player's and the invaders' bombs
+    },
+)
+
+SEAQUEST = Labels(
+    variables={
+        "player_x": 70,
+        "player_y": 97,
+        "player_direction": 86,
+        "torpedo_x": 103,
+        "oxygen": 102,
+        "divers_collected": 62,
+        "spare_lives": 59,
+        "score_middle": 57,
+        "score_low": 58,
+        **{f"lane_{lane}_enemy_x": 30 + lane for lane in range(4)},
+        **{f"lane_{lane}_diver_x": 71 + lane for lane in range(4)},
+    },
+    things={
+        "score": (Place((26,), (8, 18, 50, 110)),),
+        "oxygen": (Place((12,), (170, 175, 49, 112)),),
+        "lives": (Place((26,), (22, 30, 50, 120)),),
+        "collected diver": (Place((130,), (178, 187, 50, 120)),),
+        "shark": (Place((200, 232), (60, 155, 8, 160)),),  # of the first two levels
+        "submarine": (Place((8,), (60, 155, 8, 160)),),
+        "diver or enemy torpedo": (Place((134,), (60, 155, 8, 160)),),
+        "player": (Place((24,), (46, 154, 8, 160)),),
+        "torpedo": (Place((24,), (57, 154, 8, 160), Anchor(width=8, height=1, x=103, y=97, dy=40)),),
+    },
+)
+
+_MAZE = (1, 172, 0, 160)
+MS_PACMAN = Labels(
+    variables={
+        "player_x": 10,
+        "player_y": 16,
+        "player_direction": 56,
+        **{
+            f"{name}_{axis}": 6 + 6 * (axis == "y") + i
+            for axis in "xy"
+            for i, name in enumerate(("sue", "inky", "pinky", "blinky"))
+        },
+        "fruit_x": 11,
+        "fruit_y": 17,
+        "dots_eaten": 119,
+        "spare_lives": 123,
+        "score_low": 120,
+        "score_middle": 121,
+    },
+    things={  # colours of the first maze
+        "walls and dots": (Place((74,), _MAZE),),
+        "score": (Place((40,), (187, 194, 50, 104)),),
+        "lives": (Place((24,), (173, 183, 8, 60)),),
+        "edible ghost": (Place((150, 12), _MAZE),),
+        "sue": (Place((38,), _MAZE),),
+        "inky": (Place((184,), _MAZE),),
+        "pinky": (Place((88,), _MAZE),),
+        "blinky": (Place((70,), _MAZE),),
+        "fruit": (Place((68,), _MAZE),),
+        "player": (Place((42,), _MAZE),),
+    },
+)
+
+LABELS: dict[str, Labels] = {
+    "pong": PONG,
+    "breakout": BREAKOUT,
+    "freeway": FREEWAY,
+    "boxing": BOXING,
+    "space_invaders": SPACE_INVADERS,
+    "seaquest": SEAQUEST,
+    "ms_pacman": MS_PACMAN,
+}
