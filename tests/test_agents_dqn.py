@@ -11,6 +11,7 @@ from agents.networks import QHead
 from agents.replay import Batch
 
 CONFIG = DQNConfig(replay_capacity_steps=1000, learning_starts_steps=10, learning_rate=1e-3)
+FRAMES = ("frames_tm1", "frames_t")
 SHAPE = (36, 36)  # the smallest that the Nature network takes: quick
 
 
@@ -163,6 +164,20 @@ def test_prepared_batches_are_cut_in_order() -> None:
     assert len(parts) == 2
     for tensor, first, second in zip(whole, *parts, strict=True):
         assert torch.equal(tensor, torch.cat([first, second]))
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize(("precision", "shape"), [("float32", SHAPE), ("bf16", SHAPE), ("bf16", (84, 84))])
+def test_a_stored_batch_comes_back(precision: str, shape: tuple[int, int], double: bool) -> None:
+    """At 84×84 in bf16 the compiled path may be taken, whose images are laid out in patches."""
+    agent = DQN(dataclasses.replace(CONFIG, double=double), 3, frame_shape=shape, precision=precision)
+    given = batch(5)
+    given = given._replace(**{name: torch.randint(0, 256, (5, 4, *shape), dtype=torch.uint8) for name in FRAMES})
+    prepared = agent.prepare(given)
+    stored = agent.stored(prepared)
+    assert torch.equal(stored["images_tm1"], given.frames_tm1)
+    for name, tensor in agent.restored(stored)._asdict().items():
+        assert torch.equal(tensor, getattr(prepared, name)), name
 
 
 def test_dueling_head_against_a_hand_worked_sum() -> None:
