@@ -1,8 +1,10 @@
 """What every command shares: reading its options, and ending with one clear line when the input is wrong."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 import tyro
@@ -19,6 +21,28 @@ def run_command(main: Callable[[Args], int], args_type: type[Args]) -> None:
         sys.exit(main(args))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+class StopSignal:
+    """Notes SIGINT or SIGTERM, so that a loop ends after its step; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        """The signal that came; 0 before."""
+
+    def listen(self) -> None:
+        """Take the signals from now on."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.number = number
+        signal.signal(number, signal.SIG_DFL)
+
+    @property
+    def exit_code(self) -> int:
+        """What a process that ended by this signal returns."""
+        return 128 + self.number
 
 
 @contextmanager

@@ -3,12 +3,10 @@
 import math
 import secrets
 import shutil
-import signal
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -32,6 +30,7 @@ from runs.checkpoints import (
     save_json,
     write_weights,
 )
+from runs.commands import StopSignal
 from runs.config import ResumeArgs, TrainConfig, to_json
 from runs.evaluate import describe, evaluate
 from runs.folders import RunFolder
@@ -75,7 +74,7 @@ class DQNRun:
             seed=config.seed,
         )
         self.steps = self.updates = self.episodes = 0
-        self.stop_signal = 0
+        self.stop_signal = StopSignal()
         self.prepared: list[PreparedBatch] = []
         self._learned: list[Tensor] = []  # one (4,) of LEARNED an update, since the last row
         self._held_out: Tensor | None = None
@@ -111,11 +110,6 @@ class DQNRun:
             self.display.say(message)
         self._clock = time.monotonic() - self._seconds
         self._row_began, self._row_steps, self._row_updates = time.monotonic(), self.steps, self.updates
-
-    def ask_to_stop(self, number: int, _frame: FrameType | None) -> None:
-        """Note SIGINT or SIGTERM; the loop ends after the step. A second one ends the process at once."""
-        self.stop_signal = number
-        signal.signal(number, signal.SIG_DFL)
 
     def epsilon(self) -> float:
         """Share of random actions at this step: all while the replay warms up."""

@@ -1,7 +1,6 @@
 """Train a DQN: `python -m runs.train_dqn pong`, or go on: `python -m runs.train_dqn --resume RUN_FOLDER`."""
 
 import difflib
-import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ def train(run: "DQNRun") -> str:
     """
     agent, replay, games, config = run.agent, run.replay, run.games, run.config
     run.begin()
-    while run.steps < config.total_steps and not run.stop_signal:
+    while run.steps < config.total_steps and not run.stop_signal.number:
         # Act on what is seen, and let the emulators start.
         frames = games.frames[:, -1]
         actions = agent.act(games.frames, run.epsilon()).cpu().numpy()
@@ -59,7 +58,7 @@ def train(run: "DQNRun") -> str:
             return "score reached"
         if run.passed(config.checkpoint_every_steps):
             run.save()
-    return "stopped" if run.stop_signal else "done"
+    return "stopped" if run.stop_signal.number else "done"
 
 
 def read_args(argv: list[str]) -> TrainConfig | ResumeArgs:
@@ -83,13 +82,12 @@ def main(argv: list[str]) -> int:
         from runs.dqn_run import new_run, resumed_run
 
         run = new_run(args) if isinstance(args, TrainConfig) else resumed_run(args)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, run.ask_to_stop)
+    run.stop_signal.listen()
     with run.display:
         ended = train(run)
         run.finish(ended)
     if ended == "stopped":
-        return 128 + run.stop_signal
+        return run.stop_signal.exit_code
     return DIVERGED if ended == "diverged" else 0
 
 

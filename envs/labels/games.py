@@ -168,6 +168,85 @@ MS_PACMAN = Labels(
     },
 )
 
+ENDURO = Labels(
+    variables={
+        "player_x": 46,  # signed, to the left
+        "speed": 22,
+        "cars_left": 43,
+        "day": 45,
+        **{f"slot_{slot}_car": 27 + slot for slot in range(7)},  # its colour, or 0 for none
+    },
+    things={  # other colours at other times of the day; these are the morning's
+        "cars left": (Place((0,), (179, 188, 70, 104)),),
+        "odometer": (Place((0,), (164, 173, 56, 96)),),
+        "car": (Place((22, 54, 70, 86, 134, 150, 166, 182, 214, 230, 246), (56, 155, 8, 160)),),
+        "player": (
+            Place((10,), (113, 155, 8, 160), Anchor(width=16, height=11, x=46, dx=77, y=52, dy=89, halved=True)),
+        ),
+    },
+)
+
+QBERT = Labels(
+    variables={
+        "player_x": 43,
+        "player_y": 67,
+        "coily_row": 39,
+        "coily_column": 71,
+        "score_high": 89,
+        "score_middle": 90,
+        "score_low": 91,
+        # The cubes' colours, row by row.
+        **{
+            f"cube_{cube}": address
+            for cube, address in enumerate(
+                (21, 52, 54, 83, 85, 87, 98, 100, 102, 104, 1, 3, 5, 7, 9, 32, 34, 36, 38, 40, 42), start=1
+            )
+        },
+    },
+    things={  # colours of the first level
+        "cube side": (Place((184,), (39, 206, 8, 152)),),
+        "cube top": (Place((26, 148), (34, 184, 8, 152)),),
+        "score": (Place((26,), (4, 14, 20, 90)),),
+        "lives": (Place((26,), (15, 29, 20, 90)),),
+        "disk": tuple(Place(tuple(range(2, 256, 2)), (138, 140, left, left + 8)) for left in (12, 140)),  # all colours
+        "purple ball or coily": (Place((102,), (29, 210, 0, 160)),),
+        "green enemy": (Place((196,), (29, 210, 0, 160)),),
+        "curse": (Place((254,), (29, 210, 0, 160)),),
+        "player": (Place((52,), (8, 210, 0, 160)),),
+    },
+)
+
+BEAM_RIDER = Labels(
+    variables={
+        "player_x": 41,
+        "shot_x": 40,
+        "shot_depth": 32,
+        "spare_ships": 5,
+        "torpedoes_left": 83,
+        "enemies_left": 84,
+        "sector": 0,
+        "score_high": 11,
+        "score_middle": 10,
+        "score_low": 9,
+        **{f"enemy_{slot}_x": 33 + slot for slot in range(7)},
+        **{f"enemy_{slot}_depth": 25 + slot for slot in range(7)},
+    },
+    things={  # colours of the first sector
+        "grid": (Place((164,), (43, 166, 8, 160)),),
+        "score": (Place((42,), (9, 19, 40, 130)),),
+        "enemies left": (Place((212,), (31, 41, 8, 60)),),
+        "torpedoes": (Place((98,), (30, 42, 90, 160)),),
+        "lives": (Place((26,), (182, 192, 20, 90)),),
+        "explosion": (Place((22, 26, 38), (44, 165, 8, 160)),),
+        "player": (Place((26, 70), (167, 181, 8, 160)),),
+        "saucer": (Place((14,), (66, 164, 8, 160)), Place((8,), (43, 66, 8, 160))),
+        "bomb": (Place((86,), (66, 164, 8, 160)),),
+        "yellow ship": (Place((24,), (66, 164, 8, 160)),),
+        "purple diamond": (Place((104,), (66, 164, 8, 160)),),
+        "shot": (Place((54,), (62, 164, 8, 160)),),
+    },
+)
+
 LABELS: dict[str, Labels] = {
     "pong": PONG,
     "breakout": BREAKOUT,
@@ -176,4 +255,7 @@ LABELS: dict[str, Labels] = {
     "space_invaders": SPACE_INVADERS,
     "seaquest": SEAQUEST,
     "ms_pacman": MS_PACMAN,
+    "enduro": ENDURO,
+    "qbert": QBERT,
+    "beam_rider": BEAM_RIDER,
 }

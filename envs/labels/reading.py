@@ -15,7 +15,10 @@ BACKGROUND = 0  # of a mask; a game's things are 1, 2, … in their order
 
 @dataclass(frozen=True)
 class Anchor:
-    """A box that memory places: its top left corner is (memory[x] + dx, ±memory[y] + dy); without x or y, (dx, dy)."""
+    """A box that memory places: its top left corner is at column dx + memory[x], line dy + memory[y].
+
+    Without x or y, dx or dy alone.
+    """
 
     width: int
     height: int
@@ -25,11 +28,16 @@ class Anchor:
     dy: int = 0
     upwards: bool = False
     """Whether memory counts lines from below."""
+    halved: bool = False
+    """Whether memory has x as a signed number, to the left, of half columns."""
 
     def corner(self, memory: NDArray[np.uint8]) -> tuple[int, int]:
         """Return the (top, left) line and column of the box."""
-        y = 0 if self.y is None else int(memory[self.y]) * (-1 if self.upwards else 1)
-        return y + self.dy, (0 if self.x is None else int(memory[self.x])) + self.dx
+        x = 0 if self.x is None else int(memory[self.x])
+        y = 0 if self.y is None else int(memory[self.y])
+        if self.halved:
+            x = -((x - 256 if x > 127 else x) // 2)
+        return self.dy + (-y if self.upwards else y), self.dx + x
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""Recorded frames: a folder of memory-mapped arrays and a card that says what they are.
+
+    DIR/card.json              games, protocol, seed, policy, versions, label names, and how far the recording got
+        <game>-screens.npy     (N, 210, 160) uint8 palette indices
+        <game>-frames.npy      (N, 84, 84) uint8, the network's newest frame
+        <game>-memory.npy      (N, 128) uint8
+        <game>-actions.npy     (N,) uint8, taken next; <game>-rewards.npy (N,) float32, raw, that came of it
+        <game>-episodes.npy    (N,) int32, 0, 1, 2, … within the game
+
+Stacks, masks, variables and captions are derived when they are read.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+FORMAT = "saccade-frames-1"
+COLUMNS: dict[str, tuple[tuple[int, ...], str]] = {
+    "screens": ((210, 160), "uint8"),
+    "frames": ((84, 84), "uint8"),
+    "memory": ((128,), "uint8"),
+    "actions": ((), "uint8"),
+    "rewards": ((), "float32"),
+    "episodes": ((), "int32"),
+}
+SPLITS = ("train", "train", "train", "validation", "test")  # of the episodes, by their number
+
+
+class FramesError(ValueError):
+    """A recording is missing, damaged or of another kind; the message says which and what to do."""
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Return a recording's card.
+
+    Raises:
+        FramesError: it is none, or of another version.
+    """
+    try:
+        card: dict[str, Any] = json.loads((folder / "card.json").read_text())
+        if card["format"] != FORMAT:
+            raise FramesError(f"'{folder}' is a recording of format {card['format']}, this program reads {FORMAT}")
+        return card
+    except FileNotFoundError as error:
+        raise FramesError(
+            f"'{folder}' holds no recording: python -m runs.record_frames --out '{folder}' makes one"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, FramesError):
+            raise
+        raise FramesError(f"'{folder / 'card.json'}' is damaged ({error}): record again") from error
+
+
+def open_columns(folder: Path, game: str, steps: int, mode: str = "r") -> dict[str, NDArray[Any]]:
+    """Map one game's arrays; with mode `w+` make them, with `r+` to write on.
+
+    Raises:
+        FramesError: one is missing or is not what it should be.
+    """
+    columns = {}
+    for name, (shape, dtype) in COLUMNS.items():
+        path = folder / f"{game}-{name}.npy"
+        try:
+            if mode == "w+":
+                columns[name] = open_memmap(path, mode="w+", dtype=dtype, shape=(steps, *shape))
+            else:
+                columns[name] = np.load(path, mmap_mode=mode, allow_pickle=False)  # type: ignore[arg-type]
+        except (OSError, ValueError) as error:
+            raise FramesError(f"'{path}' cannot be read ({error}): record again into an empty folder") from error
+        if columns[name].shape != (steps, *shape) or columns[name].dtype != dtype:
+            raise FramesError(f"'{path}' is not as its card says: record again into an empty folder")
+    return columns
+
+
+def split_of(episodes: NDArray[np.int32]) -> NDArray[np.str_]:
+    """Return which split each step belongs to, by its episode's number: never two of one episode."""
+    return np.array(SPLITS)[episodes % len(SPLITS)]
+
+
+def stacks(
+    frames: NDArray[np.uint8], episodes: NDArray[np.int32], at: NDArray[np.int64], stack: int = 4
+) -> NDArray[np.uint8]:
+    """Return the network's input (len(at), stack, 84, 84) at steps `at`: black before an episode's first frame."""
+    result = np.zeros((len(at), stack, *frames.shape[1:]), np.uint8)
+    for back in range(stack):
+        before = at - back
+        same = (before >= 0) & (episodes[np.maximum(before, 0)] == episodes[at])
+        result[same, stack - 1 - back] = frames[before[same]]
+    return result

@@ -1,0 +1,141 @@
+"""Record labelled frames of games: `python -m runs.record_frames --games pong,breakout --steps 20000 --out DIR`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from envs.config import EnvConfig, Protocol
+from runs.commands import StopSignal, refusing_bad_input, run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agents.dqn import DQN
+    from envs.screens import EmulatedGame
+
+
+@dataclass(frozen=True)
+class RecordArgs:
+    """Play games and keep, for each step, the palette screen, the network's frame and the machine's memory."""
+
+    out: Path
+    """The folder; a part of this very recording that it holds is gone on with."""
+    games: str = "pong"
+    """Atari games, with commas between."""
+    steps: int = 20_000
+    """Steps of each game, about 41 kB each."""
+    policy: str = "random"
+    """`random`, or a checkpoint of an agent of these games."""
+    epsilon: float = 0.2
+    """Share of random actions beside a checkpoint's."""
+    protocol: Protocol = "classic"
+    """`classic` or `v5`."""
+    seed: int = 0
+    """Of the episodes and of the random actions."""
+
+
+def main(args: RecordArgs) -> int:
+    """Record; return 0, or 130 or 143 when a signal stopped it."""
+    from envs.screens import EmulatedGame
+    from runs.checkpoints import replace_text
+    from runs.folders import RunFolder
+    from runs.frames import FramesError, open_columns, read_card
+    from runs.progress import ProgressDisplay
+
+    with refusing_bad_input():
+        if args.steps < 1 or not 0 <= args.epsilon <= 1 or args.seed < 0:
+            raise ValueError("need --steps of at least 1, --epsilon between 0 and 1, --seed of at least 0")
+        players = {name: EmulatedGame(EnvConfig(name, protocol=args.protocol)) for name in args.games.split(",")}
+        agent = _load_policy(args.policy, players)
+        asked, resumed = _card(args), (args.out / "card.json").exists()
+        card = read_card(args.out) if resumed else asked
+        if {**card, "done": 0, "versions": 0} != {**asked, "done": 0, "versions": 0}:
+            raise FramesError(f"'{args.out}' holds another recording: choose another --out")
+        lock = RunFolder(args.out, resumed=resumed)
+        columns = {game: open_columns(args.out, game, args.steps, "r+" if resumed else "w+") for game in players}
+        replace_text(args.out / "card.json", json.dumps(card, indent=1))
+
+    stop = StopSignal()
+    stop.listen()
+    with ProgressDisplay(args.steps * len(players)) as display:
+        display.say(f"{args.games} ({args.protocol}), {args.steps:,} steps each: {lock.path}")
+        display.begin(sum(step for step, _ in card["done"].values()))
+        for number, (game, player) in enumerate(players.items()):
+            step, episode = card["done"][game]
+            while step < args.steps:
+                # Each episode has a generator of its own, so that a recording that was stopped goes on with the next.
+                rng = np.random.default_rng([args.seed, number, episode])
+                for row in _episode(player, agent, args.epsilon, rng):
+                    for name, value in row.items():
+                        columns[game][name][step] = value
+                    columns[game]["episodes"][step] = episode
+                    step += 1
+                    if step % 500 == 0:
+                        display.update(number * args.steps + step, f"{game}, episode {episode}")
+                    if stop.number:
+                        display.say("stopped. The same command goes on from the last whole episode")
+                        return stop.exit_code
+                    if step == args.steps:
+                        break
+                episode += 1
+                for column in columns[game].values():
+                    column.flush()  # type: ignore[attr-defined]
+                card["done"][game] = [step, episode]
+                replace_text(args.out / "card.json", json.dumps(card, indent=1))
+        display.say(f"{args.steps * len(players):,} steps in {args.out}")
+    return 0
+
+
+def _episode(
+    player: "EmulatedGame", agent: "DQN | None", epsilon: float, rng: np.random.Generator
+) -> "Iterator[dict[str, Any]]":
+    """Play an episode; yield what is kept of each step."""
+    player.reset(int(rng.integers(2**31)))
+    over = False
+    while not over:
+        action = int(rng.integers(len(player.actions)))
+        if agent is not None and rng.random() >= epsilon:
+            action = int(agent.act(player.frames[None])[0])
+        row = {"screens": player.screen, "frames": player.frame.copy(), "memory": player.memory, "actions": action}
+        reward, over = player.step(action)
+        yield row | {"rewards": reward}
+
+
+def _card(args: RecordArgs) -> dict[str, Any]:
+    """Return the card of a recording that has yet to begin."""
+    from envs.labels.games import LABELS
+    from runs import machine
+    from runs.frames import FORMAT
+
+    games = args.games.split(",")
+    return {
+        "format": FORMAT,
+        "games": games,
+        "steps": args.steps,
+        "protocol": args.protocol,
+        "policy": args.policy if args.policy == "random" else str(Path(args.policy).absolute()),
+        "epsilon": args.epsilon,
+        "seed": args.seed,
+        "names": {game: list(LABELS[game].names) for game in games if game in LABELS},
+        "versions": machine.versions(),
+        "done": {game: [0, 0] for game in games},  # steps and episodes
+    }
+
+
+def _load_policy(policy: str, players: "dict[str, EmulatedGame]") -> "DQN | None":
+    if policy == "random":
+        return None
+    from runs.checkpoints import load_agent
+
+    agent, _ = load_agent(policy)
+    for game, player in players.items():
+        if agent.num_actions != len(player.actions):
+            raise ValueError(f"'{policy}' has {agent.num_actions} actions, {game} has {len(player.actions)} actions")
+    return agent
+
+
+if __name__ == "__main__":
+    run_command(main, RecordArgs)

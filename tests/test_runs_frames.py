@@ -1,0 +1,79 @@
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import refused, run, start
+
+from envs.config import EnvConfig
+from envs.screens import EmulatedGame
+from runs.frames import COLUMNS, FramesError, open_columns, read_card, split_of, stacks
+
+RECORD = ("runs.record_frames", "--games", "breakout,pong", "--steps", "1500", "--seed", "3")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("frames") / "recorded"
+    run(*RECORD, "--out", str(folder))
+    return folder
+
+
+def test_a_recording_can_be_played_again(recorded: Path) -> None:
+    """By the recorded actions: screens, frames, memory, rewards and stacks are the emulator's."""
+    card = read_card(recorded)
+    assert card["names"]["pong"][-1] == "ball" and card["done"]["breakout"][0] == 1500
+    columns = open_columns(recorded, "breakout", 1500)
+    at = np.flatnonzero(columns["episodes"] == 1)
+    seen = stacks(columns["frames"], columns["episodes"], at)
+    game, rng = EmulatedGame(EnvConfig("breakout")), np.random.default_rng([3, 0, 1])
+    game.reset(int(rng.integers(2**31)))
+    for i, step in enumerate(at):
+        np.testing.assert_array_equal(columns["screens"][step], game.screen)
+        np.testing.assert_array_equal(columns["memory"][step], game.memory)
+        np.testing.assert_array_equal(seen[i], game.frames)
+        reward, _ = game.step(int(columns["actions"][step]))
+        assert reward == columns["rewards"][step]
+
+
+def test_splits_share_no_episode(recorded: Path) -> None:
+    episodes = open_columns(recorded, "breakout", 1500)["episodes"]
+    assert (np.diff(episodes) >= 0).all() and episodes[-1] >= 5
+    splits = split_of(episodes)
+    assert set(splits.tolist()) == {"train", "validation", "test"}
+    for episode in range(episodes[-1] + 1):
+        assert len(set(splits[episodes == episode].tolist())) == 1
+
+
+def test_a_recording_that_was_stopped_goes_on_to_the_same_end(recorded: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "stopped"
+    process = start(*RECORD, "--out", str(folder))
+    while not (folder / "card.json").exists() or read_card(folder)["done"]["breakout"][0] == 0:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "goes on" in output, output
+    run(*RECORD, "--out", str(folder))
+    for game in ("breakout", "pong"):
+        ours, theirs = (open_columns(path, game, 1500) for path in (folder, recorded))
+        for name in COLUMNS:
+            assert np.array_equal(ours[name], theirs[name]), (game, name)
+
+
+def test_what_cannot_be_recorded_or_read_is_refused(recorded: Path, tmp_path: Path) -> None:
+    assert "another recording" in refused(*RECORD[:-1], "4", "--out", str(recorded))
+    assert "pong" in refused("runs.record_frames", "--games", "pongg", "--out", str(tmp_path / "a"))
+    assert "--epsilon" in refused("runs.record_frames", "--epsilon", "2", "--out", str(tmp_path / "b"))
+    assert "nothing at" in refused("runs.record_frames", "--policy", "nowhere", "--out", str(tmp_path / "c"))
+    with pytest.raises(FramesError, match="no recording"):
+        read_card(tmp_path)
+    card = json.loads((recorded / "card.json").read_text())
+    for text, message in (("{", "damaged"), (json.dumps(card | {"format": "saccade-frames-0"}), "format")):
+        (tmp_path / "card.json").write_text(text)
+        with pytest.raises(FramesError, match=message):
+            read_card(tmp_path)
+    (tmp_path / "pong-screens.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(FramesError, match="record again"):
+        open_columns(tmp_path, "pong", 10)
