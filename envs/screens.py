@@ -52,6 +52,11 @@ class EmulatedGame:
         """The machine's 128 bytes."""
         return self._ale.getRAM()
 
+    @property
+    def colour(self) -> NDArray[np.uint8]:
+        """The last emulated frame as a person sees it, (210, 160, 3)."""
+        return self._ale.getScreenRGB()
+
     def reset(self, seed: int) -> None:
         """Start the episode that `seed` is; `classic` presses FIRE for a frame, then waits up to 30."""
         self._ale.setInt("random_seed", seed)

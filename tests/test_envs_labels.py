@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from envs.labels.games import LABELS
-from envs.labels.reading import INPUT_SHAPE, SCREEN_SHAPE, Anchor, Labels, Place, input_mask, screen_mask, variables
+from envs.labels.reading import (
+    INPUT_SHAPE,
+    SCREEN_SHAPE,
+    Anchor,
+    Labels,
+    Place,
+    boxes,
+    input_mask,
+    screen_mask,
+    variables,
+)
 
 # Where memory puts a thing: its address for x and what is added, likewise for y, width and height. Written down apart
 # from the labels, which find most things by colour alone.
@@ -63,6 +73,15 @@ def test_colour_area_and_anchor_decide_and_the_later_thing_wins() -> None:
     assert screen_mask(labels, screen, memory, margin=1)[1, 19:27].tolist() == [0, 2, 2, 2, 2, 1, 1, 0]
     assert labels.names == ("background", "wall", "ball")
     assert variables(labels, np.stack([memory, memory]))["x"].tolist() == [26, 26]
+
+
+def test_boxes_are_around_what_hangs_together() -> None:
+    mask = np.zeros(SCREEN_SHAPE, np.uint8)
+    mask[3:5, 10:14] = 1
+    mask[5, 14] = 1  # by a corner
+    mask[100, 20] = 1
+    mask[4, 12] = 2
+    assert sorted(boxes(mask)) == [(1, 3, 6, 10, 15), (1, 100, 101, 20, 21), (2, 4, 5, 12, 13)]
 
 
 @settings(max_examples=20, deadline=None)

@@ -29,14 +29,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_list_of_commands_and_games() -> None:
     listed = run("runs")
-    for name in ("train_dqn", "evaluate", "watch", "games", "benchmark", "scaling"):
+    for name in ("train_dqn", "evaluate", "watch", "games", "benchmark", "scaling", "record_frames", "label_sheet"):
         assert f"python -m runs.{name} " in listed
     games = run("runs.games").splitlines()
     assert sum(line.startswith(("pong ", "breakout ")) for line in games) == 2
     assert any("104 Atari games" in line for line in games)
 
 
-@pytest.mark.parametrize("name", ["train_dqn", "evaluate", "watch", "games", "benchmark", "scaling"])
+@pytest.mark.parametrize(
+    "name", ["train_dqn", "evaluate", "watch", "games", "benchmark", "scaling", "record_frames", "label_sheet"]
+)
 def test_help_is_quick(name: str) -> None:
     run(f"runs.{name}", "--help")
     began = time.monotonic()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import refused, run, start
+from PIL import Image
 
 from envs.config import EnvConfig
 from envs.screens import EmulatedGame
@@ -77,3 +78,12 @@ def test_what_cannot_be_recorded_or_read_is_refused(recorded: Path, tmp_path: Pa
     (tmp_path / "pong-screens.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(FramesError, match="record again"):
         open_columns(tmp_path, "pong", 10)
+
+
+def test_label_sheet(tmp_path: Path) -> None:
+    run("runs.label_sheet", "pong", "--rows", "2", "--every-steps", "40", "--out", str(tmp_path / "sheet.png"))
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (4 * 320 + 190, 2 * 420)
+        colours = {colour for _, colour in sheet.crop((320, 0, 640, 420)).getcolors() or []}  # type: ignore[misc]
+    assert len(colours) == 7  # the background and six things, each in its own
+    assert "no labels of tennis" in refused("runs.label_sheet", "tennis", "--out", str(tmp_path / "none.png"))

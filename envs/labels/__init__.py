@@ -1,1 +1,1 @@
-"""What the emulator knows of a frame: variables, masks, boxes and captions. Imports numpy alone."""
+"""What the emulator knows of a frame: variables, things on the screen, masks and boxes. Imports no emulator."""

@@ -6,6 +6,7 @@ A screen is uint8 (210, 160) palette indices, as `ale.getScreen()` gives it; mem
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -127,3 +128,13 @@ def _covers_any(shown: NDArray[np.bool_]) -> NDArray[np.bool_]:
         sums = np.concatenate([np.zeros_like(np.take(shown, [0], axis), np.int32), shown.cumsum(axis, np.int32)], axis)
         shown = np.take(sums, last, axis) > np.take(sums, first, axis)
     return shown
+
+
+def boxes(mask: NDArray[np.uint8]) -> list[Box]:
+    """Return the box around each patch of pixels of one thing that hang together, corners included."""
+    found = []
+    for value in np.unique(mask):
+        if value != BACKGROUND:
+            stats = cv2.connectedComponentsWithStats((mask == value).astype(np.uint8), connectivity=8)[2]
+            found += [Box(int(value), y, y + h, x, x + w) for x, y, w, h, _ in stats[1:].tolist()]
+    return found
