@@ -1,6 +1,6 @@
 """Recorded frames: a folder of memory-mapped arrays and a card that says what they are.
 
-    DIR/card.json              games, protocol, seed, policy, versions, label names, and how far the recording got
+    DIR/card.json              games, protocol, seed, policy, versions, label names, colours, how far it got
         <game>-screens.npy     (N, 210, 160) uint8 palette indices
         <game>-frames.npy      (N, 84, 84) uint8, the network's newest frame
         <game>-memory.npy      (N, 128) uint8
@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
+
+from envs.labels.games import LABELS
+from envs.labels.reading import Labels, labels_by_colour
 
 FORMAT = "saccade-frames-1"
 COLUMNS: dict[str, tuple[tuple[int, ...], str]] = {
@@ -74,6 +77,17 @@ def open_columns(folder: Path, game: str, steps: int, mode: str = "r") -> dict[s
         if columns[name].shape != (steps, *shape) or columns[name].dtype != dtype:
             raise FramesError(f"'{path}' is not as its card says: record again into an empty folder")
     return columns
+
+
+def colours_shown(screens: NDArray[np.uint8]) -> list[int]:
+    """Return the palette indices on a tenth of the screens, the most frequent first."""
+    counts = np.bincount(screens[::10].ravel(), minlength=256)
+    return [int(colour) for colour in np.argsort(-counts, kind="stable") if counts[colour]]
+
+
+def labels_of(card: dict[str, Any], game: str) -> Labels:
+    """Return a recorded game's labels; of a game of which none are known, its colours but the commonest."""
+    return LABELS[game] if game in LABELS else labels_by_colour(card["colours"][game][1:])
 
 
 def split_of(episodes: NDArray[np.int32]) -> NDArray[np.str_]:

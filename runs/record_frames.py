@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from envs.screens import EmulatedGame
 
 
+CHANGING: dict[str, Any] = {"versions": None, "done": None, "colours": None}  # in the card of one recording
+
+
 @dataclass(frozen=True)
 class RecordArgs:
     """Play games and keep, for each step, the palette screen, the network's frame and the machine's memory."""
@@ -42,7 +45,7 @@ def main(args: RecordArgs) -> int:
     from envs.screens import EmulatedGame
     from runs.checkpoints import replace_text
     from runs.folders import RunFolder
-    from runs.frames import FramesError, open_columns, read_card
+    from runs.frames import FramesError, colours_shown, open_columns, read_card
     from runs.progress import ProgressDisplay
 
     with refusing_bad_input():
@@ -52,7 +55,7 @@ def main(args: RecordArgs) -> int:
         agent = _load_policy(args.policy, players)
         asked, resumed = _card(args), (args.out / "card.json").exists()
         card = read_card(args.out) if resumed else asked
-        if {**card, "done": 0, "versions": 0} != {**asked, "done": 0, "versions": 0}:
+        if {**card, **CHANGING} != {**asked, **CHANGING}:
             raise FramesError(f"'{args.out}' holds another recording: choose another --out")
         lock = RunFolder(args.out, resumed=resumed)
         columns = {game: open_columns(args.out, game, args.steps, "r+" if resumed else "w+") for game in players}
@@ -85,6 +88,8 @@ def main(args: RecordArgs) -> int:
                     column.flush()  # type: ignore[attr-defined]
                 card["done"][game] = [step, episode]
                 replace_text(args.out / "card.json", json.dumps(card, indent=1))
+            card["colours"][game] = colours_shown(columns[game]["screens"])
+        replace_text(args.out / "card.json", json.dumps(card, indent=1))
         display.say(f"{args.steps * len(players):,} steps in {args.out}")
     return 0
 
@@ -122,6 +127,7 @@ def _card(args: RecordArgs) -> dict[str, Any]:
         "names": {game: list(LABELS[game].names) for game in games if game in LABELS},
         "versions": machine.versions(),
         "done": {game: [0, 0] for game in games},  # steps and episodes
+        "colours": {},
     }
 
 

@@ -9,8 +9,9 @@ from commands import refused, run, start
 from PIL import Image
 
 from envs.config import EnvConfig
+from envs.labels.reading import screen_mask, variables
 from envs.screens import EmulatedGame
-from runs.frames import COLUMNS, FramesError, open_columns, read_card, split_of, stacks
+from runs.frames import COLUMNS, FramesError, labels_of, open_columns, read_card, split_of, stacks
 
 RECORD = ("runs.record_frames", "--games", "breakout,pong", "--steps", "1500", "--seed", "3")
 
@@ -78,6 +79,18 @@ def test_what_cannot_be_recorded_or_read_is_refused(recorded: Path, tmp_path: Pa
     (tmp_path / "pong-screens.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(FramesError, match="record again"):
         open_columns(tmp_path, "pong", 10)
+
+
+def test_a_game_without_labels_has_its_colours(tmp_path: Path) -> None:
+    run("runs.record_frames", "--games", "tennis", "--steps", "200", "--out", str(tmp_path / "tennis"))
+    card, columns = read_card(tmp_path / "tennis"), open_columns(tmp_path / "tennis", "tennis", 200)
+    labels, screen, memory = labels_of(card, "tennis"), columns["screens"][50], columns["memory"][50]
+    mask = screen_mask(labels, screen, memory)
+    assert labels.names[0] == "background" and len(labels.names) == len(card["colours"]["tennis"])
+    for value, name in enumerate(labels.names[1:], start=1):
+        assert np.array_equal(mask == value, screen == int(name.split()[1]))
+    assert (mask == 0).mean() > 0.3
+    assert int(variables(labels, memory)["byte_77"]) == memory[77]
 
 
 def test_label_sheet(tmp_path: Path) -> None:

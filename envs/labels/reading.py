@@ -3,6 +3,7 @@
 A screen is uint8 (210, 160) palette indices, as `ale.getScreen()` gives it; memory is uint8 (128,), `ale.getRAM()`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -75,6 +76,14 @@ class Box(NamedTuple):
     bottom: int
     left: int
     right: int
+
+
+def labels_by_colour(colours: Iterable[int]) -> Labels:
+    """Return the labels of a game of which nothing is known: a thing per palette index, a variable per byte."""
+    return Labels(
+        variables={f"byte_{address}": address for address in range(128)},
+        things={f"colour {colour}": (Place((colour,)),) for colour in colours},
+    )
 
 
 def variables(labels: Labels, memory: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
