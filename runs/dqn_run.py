@@ -344,6 +344,8 @@ def resumed_run(args: ResumeArgs) -> DQNRun:
         config,
         out=folder,
         total_steps=args.total_steps or config.total_steps,
+        # Who asks for more steps wants them, whatever the score.
+        stop_at_score=None if args.total_steps else config.stop_at_score,
         device=machine.choose_device(args.device or config.device),
         tracked=replace(config.tracked, tracking=args.tracking or config.tracked.tracking),
     )

@@ -108,3 +108,13 @@ def test_a_finished_run_goes_on_to_a_new_end(tmp_path: Path) -> None:
     run("runs.train_dqn", "--resume", str(parts), "--total-steps", "600")
     (tensors, _), (others, _) = outcome(whole), outcome(parts)
     assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+
+
+def test_more_steps_are_made_whatever_the_score(tmp_path: Path) -> None:
+    options, out = list(TINY), tmp_path / "run"
+    options[options.index("--stop-at-score") + 1] = "-100"
+    options[options.index("--evaluate-every-steps") + 1] = "200"
+    run("runs.train_dqn", *options, "--out", str(out))
+    assert find_checkpoint(out).name == "200"
+    run("runs.train_dqn", "--resume", str(out), "--total-steps", "500")
+    assert find_checkpoint(out).name == "500"
