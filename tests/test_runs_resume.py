@@ -17,7 +17,7 @@ ATARI = (
     "pong --total-steps 700 --learning-starts-steps 200 --replay-capacity-steps 512 --num-envs 2 --n-steps 3 "
     "--batch-size 8 --target-update-steps 100 --checkpoint-every-steps 90 --evaluate-every-steps 0 "
     "--evaluation-video-steps 0 --final-evaluation-episodes 1 --log-every-steps 50 --tracking none --double "
-    "--protocol v5"
+    "--protocol v5 --stop-at-score None"
 ).split()
 
 
