@@ -2,7 +2,7 @@
 
 The master weights and the optimizer's moments are float32. With bf16 precision forward and backward passes run on a
 bfloat16 copy of the weights that each update refreshes; the gradients are applied to the master weights in float32.
-On a CPU with AMX the whole update is compiled (`native.py`); torch's own are the reference.
+On a CPU with bf16 instructions the whole update is compiled (`native.py`); torch's own are the reference.
 """
 
 import copy

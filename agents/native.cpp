@@ -1,7 +1,7 @@
-// Q-learning with NatureCNN and 512-unit layers (Mnih et al. 2015) on Intel's AMX: passes in bfloat16 with float32 sums,
-// loss and optimizer in float32.
+// Q-learning with NatureCNN and 512-unit layers (Mnih et al. 2015) on AVX512-BF16 or Intel's AMX: passes in bfloat16
+// with float32 sums, loss and optimizer in float32.
 //
-// Every product is one block of 32×32 sums, four of the processor's tiles. A convolution is such a product without
+// Every product is one block of 32×32 sums (`block`, the one place that knows which of the two it has). A convolution is such a product without
 // copies: on a flat grid of positions a kernel's tap is a fixed offset, so the rows of a block are consecutive positions
 // and each step of the sum reads them at its tap's offset. Positions that stick out at the end of a grid's line come out
 // as junk and are left aside. Strides are taken out of the layout: the first layer's input is cut into 4×4 patches (a
@@ -71,6 +71,8 @@ bf16 narrow(float x) {
 
 __m512i narrow(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
+#ifdef __AMX_BF16__
+
 // Takes the tiles for a call and gives them back as they were: oneDNN thinks that it alone configures them.
 class Tiles {
     alignas(64) uint8_t before_[64];
@@ -125,6 +127,44 @@ inline void block(float* sums, int ld, const bf16* a, int lda, const int* a_at, 
     _tile_stored(2, sums + 16 * ld, ld * 4);
     _tile_stored(3, sums + 16 * ld + 16, ld * 4);
 }
+
+#else
+
+struct Tiles {
+    Tiles() {}
+};
+
+// The same product on the processor's vectors, 8 of the 32 rows at a time.
+inline void block(float* sums, int ld, const bf16* a, int lda, const int* a_at, const bf16* b, int ldb,
+                  const int* b_at, int steps, bool add = false) {
+    for (int row = 0; row < BLOCK; row += 8, sums += 8 * ld, a += 8 * lda) {
+        __m512 left[8], right[8];
+        for (int i = 0; i < 8; i++) {
+            left[i] = add ? _mm512_loadu_ps(sums + i * ld) : _mm512_setzero_ps();
+            right[i] = add ? _mm512_loadu_ps(sums + i * ld + 16) : _mm512_setzero_ps();
+        }
+        for (int k = 0; k < steps; k++) {
+            const bf16 *rows = a + a_at[k], *pairs = b + b_at[k];
+            for (int j = 0; j < BLOCK / 2; j++, rows += 2, pairs += ldb) {
+                const __m512bh b_left = (__m512bh)_mm512_loadu_si512(pairs);
+                const __m512bh b_right = (__m512bh)_mm512_loadu_si512(pairs + 32);
+                for (int i = 0; i < 8; i++) {
+                    int pair;
+                    memcpy(&pair, rows + i * lda, 4);
+                    const __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
+                    left[i] = _mm512_dpbf16_ps(left[i], both, b_left);
+                    right[i] = _mm512_dpbf16_ps(right[i], both, b_right);
+                }
+            }
+        }
+        for (int i = 0; i < 8; i++) {
+            _mm512_storeu_ps(sums + i * ld, left[i]);
+            _mm512_storeu_ps(sums + i * ld + 16, right[i]);
+        }
+    }
+}
+
+#endif
 
 // to[column][row] = from[row][column] for 32×32, of which `rows` are read (the others are zeros) and `columns` written.
 void transpose(const bf16* from, int ld_from, int rows, bf16* to, int ld_to, int columns) {
@@ -674,9 +714,13 @@ extern "C" {
 
 int saccade_packed_size(int units) { return HIDDEN + units * FEATURES; }
 
-// Asks the kernel for the tiles; once a process. Returns 0 when they may be used.
+// Asks the kernel for the tiles, where there are any; once a process. Returns 0 when the passes may be used.
 int saccade_begin() {
+#ifdef __AMX_BF16__
     return int(syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */));
+#else
+    return 0;
+#endif
 }
 
 // Lays the convolutions' weights out for the passes: weight1 (32, 4, 8, 8), weight2 (64, 32, 4, 4), weight3 (64, 64, 3,

@@ -1,4 +1,5 @@
-"""The compiled path on CPU: Q-learning with NatureCNN in `native.cpp`, for processors with AMX (Intel, from 2023 on).
+"""The compiled path on CPU: Q-learning with NatureCNN in `native.cpp`, for processors with
+bf16 instructions (AVX512-BF16: AMD from 2022 on; and Intel's AMX, from 2023 on).
 
 A `NativeQNetwork` is a `QNetwork` of float32 weights whose passes run in bfloat16 on a copy of them, laid out for the
 processor; gradients and steps are float32. The C++ file is compiled once, by the machine's own compiler for the
@@ -42,7 +43,7 @@ def library() -> ctypes.CDLL | None:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     processor = next((line for line in lines if line.startswith("flags")), "")
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if "amx_bf16" not in processor or compiler is None:
+    if "avx512_bf16" not in processor or compiler is None:
         return None
     command = [compiler, *FLAGS]
     key = hashlib.sha256("\0".join((SOURCE.read_text(), *command, processor)).encode()).hexdigest()[:16]

@@ -18,7 +18,7 @@ from agents.updates import LEARNED
 from perception.backbones import ImpalaCNN, NatureCNN
 
 needs_library = pytest.mark.skipif(
-    native.library() is None, reason="the processor has no AMX, or there is no C++ compiler"
+    native.library() is None, reason="the processor has no bf16 instructions, or there is no C++ compiler"
 )
 
 
