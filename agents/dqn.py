@@ -6,6 +6,7 @@ On a CPU with bf16 instructions the whole update is compiled (`native.py`); torc
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -85,28 +86,15 @@ class DQN:
 
     @torch.no_grad()
     def prepare(self, batch: Batch) -> PreparedBatch:
-        """Scale the frames, and value the states reached by the target network, which does not move with updates."""
-        images_t = self.target.images(batch.frames_t)
+        """Value the states reached by the target network, which does not move with updates."""
         return PreparedBatch(
-            images_tm1=self.target.images(batch.frames_tm1),
-            images_t=images_t if self.config.double else images_t.new_empty(len(images_t), 0),
+            frames_tm1=batch.frames_tm1,
+            frames_t=batch.frames_t if self.config.double else batch.frames_t.new_empty(len(batch.frames_t), 0),
             a_tm1=batch.a_tm1,
             r_t=batch.r_t,
             discount_t=batch.discount_t,
-            q_t=self.target(images_t),
+            q_t=self.target(batch.frames_t),
         )
-
-    def stored(self, prepared: PreparedBatch) -> dict[str, Tensor]:
-        """Return the batch with its images as frames uint8 (B, C, H, W), for a checkpoint; none where it has none."""
-        images = {name: getattr(prepared, name) for name in ("images_tm1", "images_t")}
-        frames = {name: self.target.frames(x) if x.numel() else x.byte() for name, x in images.items()}
-        return prepared._asdict() | frames
-
-    def restored(self, stored: dict[str, Tensor]) -> PreparedBatch:
-        """Return the batch that `stored` took apart."""
-        frames = {name: stored[name].to(self.device) for name in PreparedBatch._fields}
-        images = {n: self.target.images(x) if x.numel() else x for n, x in frames.items() if n.startswith("images")}
-        return PreparedBatch(**frames | images)
 
     def learn(self, prepared: PreparedBatch) -> dict[str, Tensor]:
         """Make one update; return the numbers named in `LEARNED`.
@@ -114,6 +102,10 @@ class DQN:
         They stay on the device: nothing waits for them here.
         """
         return dict(zip(LEARNED, self._update.learn(prepared), strict=True))
+
+    def help_until(self, done: Callable[[], bool]) -> None:
+        """Take part, where the update can be shared, in what another thread learns, until `done()`."""
+        self._update.help_until(done)
 
     def update_target(self) -> None:
         """Copy the online network into the target network."""

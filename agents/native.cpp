@@ -13,10 +13,12 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <vector>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -71,7 +73,34 @@ bf16 narrow(float x) {
 
 __m512i narrow(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
+// Where the steps of a sum find their operands, 32 numbers of each row at a time.
+struct Steps {
+    std::vector<int> a_at, b_at;
+
+    // One after the other in both operands.
+    static Steps along(int count, int a_stride, int b_stride) {
+        Steps steps;
+        for (int k = 0; k < count; k++) steps.add(k * a_stride, k * b_stride);
+        return steps;
+    }
+    // A convolution's tap: its channels at the tap's offset; in `b`, which has so many columns, what comes next.
+    void tap(int offset, int channels, int columns) {
+        for (int channel = 0; channel < channels; channel += BLOCK) {
+            add(offset * channels + channel, count() * BLOCK * columns);
+        }
+    }
+    void add(int a, int b) { a_at.push_back(a), b_at.push_back(b); }
+    int count() const { return int(a_at.size()); }
+};
+
+// sums (32×32, a line every `ld` floats) (+)= Σ over steps of a (32 rows × 32) · b (32 × 32).
+// Step k reads row i of `a` at a + a_at[k] + i·lda and pair j of `b` at b + b_at[k] + j·ldb (both counted in bf16).
+// `band` is the same for ROWS rows, as few as are worth a call.
+void block(float* sums, int ld, const bf16* a, int lda, const bf16* b, int ldb, const Steps& steps, bool add = false);
+
 #ifdef __AMX_BF16__
+
+constexpr int ROWS = BLOCK;
 
 // Takes the tiles for a call and gives them back as they were: oneDNN thinks that it alone configures them.
 class Tiles {
@@ -96,10 +125,7 @@ class Tiles {
     }
 };
 
-// sums (32×32, a line every `ld` floats) (+)= Σ over steps of a (32 rows × 32) · b (32 × 32).
-// Step k reads row i of `a` at a + a_at[k] + i·lda and pair j of `b` at b + b_at[k] + j·ldb (both counted in bf16).
-inline void block(float* sums, int ld, const bf16* a, int lda, const int* a_at, const bf16* b, int ldb,
-                  const int* b_at, int steps, bool add = false) {
+inline void band(float* sums, int ld, const bf16* a, int lda, const bf16* b, int ldb, const Steps& steps, bool add) {
     if (add) {
         _tile_loadd(0, sums, ld * 4);
         _tile_loadd(1, sums + 16, ld * 4);
@@ -111,8 +137,8 @@ inline void block(float* sums, int ld, const bf16* a, int lda, const int* a_at, 
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (int k = 0; k < steps; k++) {
-        const bf16 *rows = a + a_at[k], *pairs = b + b_at[k];
+    for (int k = 0; k < steps.count(); k++) {
+        const bf16 *rows = a + steps.a_at[k], *pairs = b + steps.b_at[k];
         _tile_loadd(4, rows, lda * 2);
         _tile_loadd(6, pairs, ldb * 2);
         _tile_loadd(5, rows + 16 * lda, lda * 2);
@@ -130,41 +156,43 @@ inline void block(float* sums, int ld, const bf16* a, int lda, const int* a_at, 
 
 #else
 
+constexpr int ROWS = 8;
+
 struct Tiles {
     Tiles() {}
 };
 
-// The same product on the processor's vectors, 8 of the 32 rows at a time.
-inline void block(float* sums, int ld, const bf16* a, int lda, const int* a_at, const bf16* b, int ldb,
-                  const int* b_at, int steps, bool add = false) {
-    for (int row = 0; row < BLOCK; row += 8, sums += 8 * ld, a += 8 * lda) {
-        __m512 left[8], right[8];
-        for (int i = 0; i < 8; i++) {
-            left[i] = add ? _mm512_loadu_ps(sums + i * ld) : _mm512_setzero_ps();
-            right[i] = add ? _mm512_loadu_ps(sums + i * ld + 16) : _mm512_setzero_ps();
-        }
-        for (int k = 0; k < steps; k++) {
-            const bf16 *rows = a + a_at[k], *pairs = b + b_at[k];
-            for (int j = 0; j < BLOCK / 2; j++, rows += 2, pairs += ldb) {
-                const __m512bh b_left = (__m512bh)_mm512_loadu_si512(pairs);
-                const __m512bh b_right = (__m512bh)_mm512_loadu_si512(pairs + 32);
-                for (int i = 0; i < 8; i++) {
-                    int pair;
-                    memcpy(&pair, rows + i * lda, 4);
-                    const __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
-                    left[i] = _mm512_dpbf16_ps(left[i], both, b_left);
-                    right[i] = _mm512_dpbf16_ps(right[i], both, b_right);
-                }
+inline void band(float* sums, int ld, const bf16* a, int lda, const bf16* b, int ldb, const Steps& steps, bool add) {
+    __m512 left[ROWS], right[ROWS];
+    for (int i = 0; i < ROWS; i++) {
+        left[i] = add ? _mm512_loadu_ps(sums + i * ld) : _mm512_setzero_ps();
+        right[i] = add ? _mm512_loadu_ps(sums + i * ld + 16) : _mm512_setzero_ps();
+    }
+    for (int k = 0; k < steps.count(); k++) {
+        const bf16 *rows = a + steps.a_at[k], *pairs = b + steps.b_at[k];
+        for (int j = 0; j < BLOCK / 2; j++, rows += 2, pairs += ldb) {
+            const __m512bh b_left = (__m512bh)_mm512_loadu_si512(pairs);
+            const __m512bh b_right = (__m512bh)_mm512_loadu_si512(pairs + 32);
+            for (int i = 0; i < ROWS; i++) {
+                int pair;
+                memcpy(&pair, rows + i * lda, 4);
+                const __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
+                left[i] = _mm512_dpbf16_ps(left[i], both, b_left);
+                right[i] = _mm512_dpbf16_ps(right[i], both, b_right);
             }
         }
-        for (int i = 0; i < 8; i++) {
-            _mm512_storeu_ps(sums + i * ld, left[i]);
-            _mm512_storeu_ps(sums + i * ld + 16, right[i]);
-        }
+    }
+    for (int i = 0; i < ROWS; i++) {
+        _mm512_storeu_ps(sums + i * ld, left[i]);
+        _mm512_storeu_ps(sums + i * ld + 16, right[i]);
     }
 }
 
 #endif
+
+void block(float* sums, int ld, const bf16* a, int lda, const bf16* b, int ldb, const Steps& steps, bool add) {
+    for (int row = 0; row < BLOCK; row += ROWS) band(sums + row * ld, ld, a + row * lda, lda, b, ldb, steps, add);
+}
 
 // to[column][row] = from[row][column] for 32×32, of which `rows` are read (the others are zeros) and `columns` written.
 void transpose(const bf16* from, int ld_from, int rows, bf16* to, int ld_to, int columns) {
@@ -244,29 +272,22 @@ void add_row(float* totals, __m512i row) {
     _mm512_storeu_ps(totals + 16, _mm512_add_ps(_mm512_loadu_ps(totals + 16), _mm512_castsi512_ps(high)));
 }
 
-// A sum's steps: for each tap the channels, 32 at a time. `a_at` at the tap's offset, `b_at` one after the other.
-struct Steps {
-    std::vector<int> a_at, b_at;
-    void tap(int offset, int channels, int columns) {
-        for (int channel = 0; channel < channels; channel += BLOCK) {
-            b_at.push_back(int(b_at.size()) * BLOCK * columns);
-            a_at.push_back(offset * channels + channel);
-        }
-    }
-    int count() const { return int(a_at.size()); }
-};
-
-// rows(first row, column, 32×32 sums) for blocks that cover `total` rows, the last one moved back to end with them.
-template <typename Rows>
-void convolve(const Steps& steps, const bf16* maps, int channels, const bf16* weights, int columns, int total,
-              Rows rows) {
-    alignas(64) float sums[BLOCK * BLOCK];
-    for (int column = 0; column < columns; column += BLOCK) {
-        for (int first = 0; first < total; first += BLOCK) {
-            const int row = std::min(first, total - BLOCK);
-            block(sums, BLOCK, maps + row * channels, channels, steps.a_at.data(), weights + 2 * column, 2 * columns,
-                  steps.b_at.data(), steps.count());
-            rows(row, column, sums);
+// cell(line, column, first of 32 output channels, their sums) for each cell of a grid of lines × columns, which lies in
+// the maps as a grid `width` wide.
+template <typename Cell>
+void convolve(const Steps& steps, const bf16* maps, int channels, const bf16* weights, int outputs, int lines,
+              int columns, int width, Cell cell) {
+    const int total = (lines - 1) * width + columns;
+    alignas(64) float sums[ROWS * BLOCK];
+    for (int output = 0; output < outputs; output += BLOCK) {
+        for (int first = 0; first < total; first += ROWS) {
+            const int row = std::min(first, total - ROWS);  // the last rows end with the grid
+            band(sums, BLOCK, maps + row * channels, channels, weights + 2 * output, 2 * outputs, steps, false);
+            int line = row / width, column = row % width;
+            for (int i = 0; i < ROWS; i++) {
+                if (column < columns) cell(line, column, output, sums + i * BLOCK);
+                if (++column == width) column = 0, line++;
+            }
         }
     }
 }
@@ -364,25 +385,58 @@ void gather(const float* from, const Places& places, float scale, float* to) {
     }
 }
 
+// Work that threads share. Whoever learns lays out a phase of items, and each thread that is there takes the next one.
+// Which thread it was shows nowhere: an item writes to places of its own.
+struct Phase {
+    const std::function<void(int)>& item;
+    const int count;
+    std::atomic<int> next{0};
+
+    void work() {
+        for (int i; (i = next.fetch_add(1)) < count;) item(i);
+    }
+};
+
+std::atomic<bool> learning{false};        // an update is under way, and is helped with
+std::atomic<Phase*> shared_phase{nullptr};
+std::atomic<int> helpers{0};              // threads that may hold `shared_phase`
+std::atomic<unsigned> rounding{0};        // the learner's rounding and its treatment of denormals, for its helpers
+
+// item(0), …, item(count - 1), shared with `saccade_help` where this thread is the one that `learning` speaks of.
+void share(bool shared, int count, const std::function<void(int)>& item) {
+    Phase phase{item, count};
+    if (shared) shared_phase = &phase;
+    phase.work();
+    if (!shared) return;
+    shared_phase = nullptr;
+    while (helpers) _mm_pause();
+}
+
+constexpr int GROUPS = 8, GROUP = BLOCK / GROUPS;  // of samples whose first layer's gradients are summed together
+
+// What an update keeps, of up to 32 samples where nothing else is said.
+struct Update {
+    Maps kept, d_units, d_units_t, sample_pairs;       // of all samples: KEPT each, [sample][unit], [unit][sample],
+                                                       // [sample / 2][feature][2]
+    Maps d_features = Maps(BLOCK * FEATURES + BLOCK);  // [sample][feature]
+    Maps d_coarse = Maps(BLOCK * 64 * CHANNELS);       // [sample][pairs of positions, 9 wide]
+    Maps middle_t = Maps(BLOCK * CHANNELS * 96);       // [sample][channel][position]
+    Maps d_middle = Maps(BLOCK * 96 * CHANNELS);       // [sample][pairs of positions, 10 wide]
+    Maps fine_t = Maps(BLOCK * 4 * FINE_CHANNELS * 128);  // [sample][plane][channel][position]
+    Sums sums1[GROUPS], sums2 = Sums(SUM2 * CHANNELS), sums3 = Sums(SUM3 * CHANNELS);
+    float d_biases[GROUPS][3][CHANNELS];
+};
+
 // Scratch of one thread; zeros at first, and what no pass writes stays zero.
 struct Scratch {
-    Maps maps = Maps(KEPT), features = Maps(BLOCK * FEATURES);  // of a forward pass that keeps nothing
-    Maps kept;                                                  // of one that does, KEPT a sample
-    Maps feature_pairs = Maps(BLOCK * FEATURES);                // [feature / 2][sample][2]
-    Maps sample_pairs;                                          // [sample / 2][feature][2]
-    Maps d_units, d_units_t;                                    // [sample][unit], [unit][sample]
-    Maps unit_pairs;                                            // [unit / 2][32 samples or features][2]
-    Maps d_features = Maps(BLOCK * FEATURES + BLOCK);           // [sample][feature]
-    Maps d_coarse = Maps(BLOCK * 64 * CHANNELS);                // [sample][pairs of positions, 9 wide]
-    Maps middle_t = Maps(BLOCK * CHANNELS * 96);                // [sample][channel][position]
-    Maps d_middle = Maps(BLOCK * 96 * CHANNELS);                // [sample][pairs of positions, 10 wide]
-    Maps fine_t = Maps(BLOCK * 4 * FINE_CHANNELS * 128);        // [sample][plane][channel][position]
-    Maps d_fine = Maps(448 * FINE_CHANNELS), d_fine_pairs = d_fine;          // positions, 21 wide
-    Maps image_t = Maps(IMAGE_CHANNELS * 480);                               // [channel][position]
-    Maps rows = Maps(96 * CHANNELS);                                         // positions
-    Maps padded3 = Maps(PADDED_CELLS * CHANNELS), padded2 = padded3;         // positions, 11 wide
-    Sums sums1 = Sums(SUM1 * FINE_CHANNELS), sums2 = Sums(SUM2 * CHANNELS), sums3 = Sums(SUM3 * CHANNELS);
-    Sums d_weights = Sums(BLOCK * FEATURES);                                 // [32 units][feature]
+    Maps maps = Maps(KEPT), features = Maps(BLOCK * FEATURES), feature_pairs = features;  // of passes that keep nothing
+    Maps unit_pairs;                                                  // [unit / 2][32 samples or features][2]
+    Maps d_fine = Maps(448 * FINE_CHANNELS), d_fine_pairs = d_fine;   // positions, 21 wide
+    Maps image = Maps(IMAGE_CELLS * IMAGE_CHANNELS);                  // what `cut` returns
+    Maps image_t = Maps(IMAGE_CHANNELS * 480);                        // [channel][position]
+    Maps rows = Maps(96 * CHANNELS);                                  // positions
+    Maps padded3 = Maps(PADDED_CELLS * CHANNELS), padded2 = padded3;  // positions, 11 wide
+    Sums d_weights = Sums(BLOCK * FEATURES);                          // [32 units][feature]
 };
 
 Scratch& scratch() {
@@ -399,51 +453,45 @@ void turn_into_pairs(const bf16* from, int ld_from, int columns, bf16* to) {
     }
 }
 
-// Steps that read both operands one after the other.
-struct Along {
-    std::vector<int> a_at, b_at;
-    Along(int count, int a_stride, int b_stride) {
-        for (int k = 0; k < count; k++) a_at.push_back(k * a_stride), b_at.push_back(k * b_stride);
-    }
-    int count() const { return int(a_at.size()); }
-};
+constexpr int STACK = 4 * 84 * 84;  // bytes of a sample's frames
 
-// From one sample's image to its features, in the order of a (64, 7, 7) map; `kept` gets the maps on the way.
-void see(const bf16* image, const bf16* packed, const float* bias1, const float* bias2, const float* bias3,
+// Cuts a stack (4, 84, 84) into an image (441, 64): 4×4 patches, whole numbers.
+const bf16* cut(const uint8_t* stack) {
+    bf16* image = scratch().image.data();
+    for (int frame = 0; frame < 4; frame++) {
+        for (int cell = 0; cell < IMAGE_CELLS; cell++) {
+            const uint8_t* corner = stack + frame * 84 * 84 + cell / IMAGE * 4 * 84 + cell % IMAGE * 4;
+            int lines[4];
+            for (int line = 0; line < 4; line++) memcpy(&lines[line], corner + line * 84, 4);
+            const __m128i bytes = _mm_set_epi32(lines[3], lines[2], lines[1], lines[0]);
+            const __m512 pixels = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+            _mm256_storeu_si256((__m256i*)(image + cell * IMAGE_CHANNELS + frame * 16),
+                                (__m256i)_mm512_cvtneps_pbh(pixels));
+        }
+    }
+    return image;
+}
+
+// From one sample's frames to its features, in the order of a (64, 7, 7) map; `kept` gets the maps on the way.
+void see(const uint8_t* stack, const bf16* packed, const float* bias1, const float* bias2, const float* bias3,
          bf16* kept, bf16* features) {
-    convolve(FORWARD1, image, IMAGE_CHANNELS, packed + WEIGHTS1, FINE_CHANNELS, FINE * IMAGE - 1,
-             [&](int row, int, const float* sums) {
-                 int line = row / IMAGE, column = row % IMAGE;
-                 for (int i = 0; i < BLOCK; i++) {
-                     if (column < FINE) {
-                         const int plane = line % 2 * 2 + column % 2, cell = line / 2 * PLANE + column / 2;
-                         _mm512_storeu_si512(kept + (plane * PLANE_CELLS + cell) * FINE_CHANNELS,
-                                             rectified(sums + i * BLOCK, bias1));
-                     }
-                     if (++column == IMAGE) column = 0, line++;
-                 }
+    const bf16* image = cut(stack);
+    convolve(FORWARD1, image, IMAGE_CHANNELS, packed + WEIGHTS1, FINE_CHANNELS, FINE, FINE, IMAGE,
+             [&](int line, int column, int, const float* sums) {
+                 const int plane = line % 2 * 2 + column % 2, at = line / 2 * PLANE + column / 2;
+                 _mm512_storeu_si512(kept + (plane * PLANE_CELLS + at) * FINE_CHANNELS, rectified(sums, bias1));
              });
     bf16* middle = kept + KEPT_MIDDLE;
-    convolve(FORWARD2, kept, FINE_CHANNELS, packed + WEIGHTS2, CHANNELS, MIDDLE * PLANE - 1,
-             [&](int row, int channel, const float* sums) {
-                 for (int i = 0; i < BLOCK; i++) {
-                     const int line = (row + i) / PLANE, column = (row + i) % PLANE;
-                     if (column < MIDDLE) {
-                         _mm512_storeu_si512(middle + (line * MIDDLE + column) * CHANNELS + channel,
-                                             rectified(sums + i * BLOCK, bias2 + channel));
-                     }
-                 }
+    convolve(FORWARD2, kept, FINE_CHANNELS, packed + WEIGHTS2, CHANNELS, MIDDLE, MIDDLE, PLANE,
+             [&](int line, int column, int channel, const float* sums) {
+                 _mm512_storeu_si512(middle + (line * MIDDLE + column) * CHANNELS + channel,
+                                     rectified(sums, bias2 + channel));
              });
     alignas(64) bf16 coarse[COARSE_CELLS * CHANNELS];
-    convolve(FORWARD3, middle, CHANNELS, packed + WEIGHTS3, CHANNELS, COARSE * MIDDLE - 2,
-             [&](int row, int channel, const float* sums) {
-                 for (int i = 0; i < BLOCK; i++) {
-                     const int line = (row + i) / MIDDLE, column = (row + i) % MIDDLE;
-                     if (column < COARSE) {
-                         _mm512_storeu_si512(coarse + (line * COARSE + column) * CHANNELS + channel,
-                                             rectified(sums + i * BLOCK, bias3 + channel));
-                     }
-                 }
+    convolve(FORWARD3, middle, CHANNELS, packed + WEIGHTS3, CHANNELS, COARSE, COARSE, MIDDLE,
+             [&](int line, int column, int channel, const float* sums) {
+                 _mm512_storeu_si512(coarse + (line * COARSE + column) * CHANNELS + channel,
+                                     rectified(sums, bias3 + channel));
              });
     alignas(64) bf16 turned[CHANNELS * 64];
     transpose_all(coarse, COARSE_CELLS, CHANNELS, turned, 64);
@@ -459,9 +507,9 @@ struct Parameter {
     double square;  // out: its gradient's squared norm
 };
 
-// What `agents.dqn.PreparedBatch` holds; `images_t` is null unless the online network chooses the target's action.
+// What `agents.updates.PreparedBatch` holds; `frames_t` is null unless the online network chooses the target's action.
 struct Batch {
-    const bf16 *images_tm1, *images_t;
+    const uint8_t *frames_tm1, *frames_t;
     const int64_t* a_tm1;
     const float *r_t, *discount_t, *q_t;
     int samples, actions;
@@ -486,11 +534,12 @@ float square_sum(const float* x, int64_t count) {
     return total;
 }
 
-// Adam (Kingma & Ba 2014, algorithm 1) in one pass over the memory: gradients scaled by `scale`, `rate` and `root` with
-// the bias corrections of this step, and a bf16 copy of the weights where `copy` is not null.
-void adam_step(const Adam& adam, float scale, float* weights, const float* gradients, float* firsts, float* seconds,
-               int64_t count, bf16* copy) {
-    const auto [clip_norm, rate, beta1, beta2, root, epsilon] = adam;
+// Adam (Kingma & Ba 2014, algorithm 1) in one pass over the memory: gradients scaled by `scale`, and a bf16 copy of the
+// weights where `copy` is not null; then `count` is a multiple of 16.
+void adam_step(const Adam& adam, float scale, const Parameter& p, int64_t at, const float* gradients, int64_t count,
+               bf16* copy = nullptr) {
+    float *weights = p.weight + at, *firsts = p.first + at, *seconds = p.second + at;
+    const float rate = adam.rate, beta1 = adam.beta1, beta2 = adam.beta2, root = adam.root, epsilon = adam.epsilon;
     int64_t i = 0;
     for (; i + 16 <= count; i += 16) {
         const __m512 gradient = _mm512_mul_ps(_mm512_loadu_ps(gradients + i), _mm512_set1_ps(scale));
@@ -511,7 +560,6 @@ void adam_step(const Adam& adam, float scale, float* weights, const float* gradi
         firsts[i] += (1 - beta1) * (gradient - firsts[i]);
         seconds[i] = beta2 * seconds[i] + (1 - beta2) * gradient * gradient;
         weights[i] -= rate * firsts[i] / (std::sqrt(seconds[i]) * root + epsilon);
-        if (copy) copy[i] = narrow(weights[i]);
     }
 }
 
@@ -538,8 +586,8 @@ void values(const Parameter* outputs, int layers, int width, int actions, const 
 
 // One sample's way back through an output layer, from d of the chosen output to the layer's gradients and the units'.
 void output_backward(Parameter* output, int outputs, int chosen, float d_chosen, bool centred, const float* hidden,
-                     int width, float* d_bias, bf16* d_units) {
-    Sums d_hidden(width);
+                     int width, Sums& d_hidden, float* d_bias, bf16* d_units) {
+    d_hidden.assign(width, 0);
     for (int a = 0; a < outputs; a++) {
         const float d = (a == chosen ? d_chosen : 0.0f) - (centred ? d_chosen / outputs : 0.0f);
         if (d == 0) continue;
@@ -557,155 +605,179 @@ void output_backward(Parameter* output, int outputs, int chosen, float d_chosen,
     }
 }
 
-// d_features of 32 samples from own.d_units, where the features were above 0.
-void features_backward(Scratch& own, const bf16* packed, const bf16* features, int first, int units) {
-    const Along steps(units / BLOCK, BLOCK, BLOCK * BLOCK);
+// 32 columns of d_features, of 32 samples, from d of their units; 0 where the features were not above it.
+void features_backward(Update& all, const bf16* packed, const bf16* kept, int first, int units, int feature) {
+    Scratch& own = scratch();
+    own.unit_pairs.resize(units * BLOCK);
     alignas(64) float sums[BLOCK * BLOCK];
-    for (int feature = 0; feature < FEATURES; feature += BLOCK) {
-        pair_up(packed + HIDDEN + feature, FEATURES, units, BLOCK, own.unit_pairs.data());
-        block(sums, BLOCK, own.d_units.data() + first * units, units, steps.a_at.data(), own.unit_pairs.data(),
-              2 * BLOCK, steps.b_at.data(), steps.count());
-        for (int i = 0; i < BLOCK; i++) {
-            _mm512_storeu_si512(own.d_features.data() + i * FEATURES + feature,
-                                masked(sums + i * BLOCK, features + i * KEPT + feature));
-        }
+    pair_up(packed + HIDDEN + feature, FEATURES, units, BLOCK, own.unit_pairs.data());
+    block(sums, BLOCK, all.d_units.data() + first * units, units, own.unit_pairs.data(), 2 * BLOCK,
+          Steps::along(units / BLOCK, BLOCK, BLOCK * BLOCK));
+    for (int i = 0; i < BLOCK; i++) {
+        _mm512_storeu_si512(all.d_features.data() + i * FEATURES + feature,
+                            masked(sums + i * BLOCK, kept + i * KEPT + KEPT_FEATURES + feature));
     }
 }
 
 // Σ over all weights of a hidden layer, `width` units from `unit` on, of the squared gradient.
-double hidden_square_sum(Scratch& own, int rounded, int units, int unit, int width) {
-    const Along features_along(FEATURES / BLOCK, BLOCK, BLOCK * BLOCK);
-    const Along units_along(width / BLOCK, BLOCK, BLOCK * BLOCK);
-    const bf16 *features = own.kept.data() + KEPT_FEATURES, *d_units = own.d_units.data() + unit;
+double hidden_square_sum(const Update& all, int rounded, int units, int unit, int width) {
+    Scratch& own = scratch();
+    own.unit_pairs.resize(units * BLOCK);
+    const Steps along_features = Steps::along(FEATURES / BLOCK, BLOCK, BLOCK * BLOCK);
+    const Steps along_units = Steps::along(width / BLOCK, BLOCK, BLOCK * BLOCK);
+    const bf16 *features = all.kept.data() + KEPT_FEATURES, *d_units = all.d_units.data() + unit;
     alignas(64) float like[BLOCK * BLOCK], d_like[BLOCK * BLOCK];
     double total = 0;
     for (int j = 0; j < rounded; j += BLOCK) {
         turn_into_pairs(features + j * KEPT, KEPT, FEATURES, own.feature_pairs.data());
         turn_into_pairs(d_units + j * units, units, width, own.unit_pairs.data());
         for (int i = 0; i < rounded; i += BLOCK) {
-            block(like, BLOCK, features + i * KEPT, KEPT, features_along.a_at.data(), own.feature_pairs.data(),
-                  2 * BLOCK, features_along.b_at.data(), features_along.count());
-            block(d_like, BLOCK, d_units + i * units, units, units_along.a_at.data(), own.unit_pairs.data(),
-                  2 * BLOCK, units_along.b_at.data(), units_along.count());
+            block(like, BLOCK, features + i * KEPT, KEPT, own.feature_pairs.data(), 2 * BLOCK, along_features);
+            block(d_like, BLOCK, d_units + i * units, units, own.unit_pairs.data(), 2 * BLOCK, along_units);
             for (int at = 0; at < BLOCK * BLOCK; at++) total += double(like[at]) * d_like[at];
         }
     }
     return std::max(total, 0.0);
 }
 
-// From d_features of up to 32 samples to the gradients of the convolutions' biases, and to the sums that their weights'
-// are: own.sums1, 2 and 3, added to where `add`.
-void maps_backward(Scratch& own, const bf16* images, int count, const bf16* packed, const bf16* kept,
-                   Parameter* parameters, bool add) {
-    float *d_bias1 = parameters[1].gradient, *d_bias2 = parameters[3].gradient, *d_bias3 = parameters[5].gradient;
-    // Back through each sample's maps. The first layer's gradients are summed here, the others' below.
-    for (int i = 0; i < count; i++) {
-        const bf16* fine = kept + i * KEPT;
-        const bf16* middle = fine + KEPT_MIDDLE;
-        bf16* rows = own.rows.data();
+// From d_features of sample i, one of 32, back through its maps. What the weights of the second and third layer need
+// is laid out for `layers_backward`; to the first layer's `sums1`, and to the biases', the sample's part is added.
+void maps_backward(Update& all, int i, const uint8_t* stack, const bf16* packed, const bf16* kept,
+                   float (*d_biases)[CHANNELS], float* sums1) {
+    Scratch& own = scratch();
+    const bf16 *fine = kept + i * KEPT, *middle = fine + KEPT_MIDDLE;
+    bf16* rows = own.rows.data();
 
-        for (int channel = 0; channel < CHANNELS; channel += BLOCK) {
-            alignas(64) bf16 turned[64 * BLOCK];
-            const bf16* from = own.d_features.data() + i * FEATURES + channel * COARSE_CELLS;
-            transpose(from, COARSE_CELLS, BLOCK, turned, BLOCK, BLOCK);
-            transpose(from + BLOCK, COARSE_CELLS, BLOCK, turned + BLOCK * BLOCK, BLOCK, COARSE_CELLS - BLOCK);
-            for (int cell = 0; cell < COARSE_CELLS; cell++) {
-                const int line = cell / COARSE, column = cell % COARSE;
-                const __m512i d = _mm512_load_si512(turned + cell * BLOCK);
-                add_row(d_bias3 + channel, d);
-                _mm512_storeu_si512(rows + (line * MIDDLE + column) * CHANNELS + channel, d);
-                const int inside = (line + 2) * PADDED + column + 2;
-                _mm512_storeu_si512(own.padded3.data() + inside * CHANNELS + channel, d);
+    for (int channel = 0; channel < CHANNELS; channel += BLOCK) {
+        alignas(64) bf16 turned[64 * BLOCK];
+        const bf16* from = all.d_features.data() + i * FEATURES + channel * COARSE_CELLS;
+        transpose(from, COARSE_CELLS, BLOCK, turned, BLOCK, BLOCK);
+        transpose(from + BLOCK, COARSE_CELLS, BLOCK, turned + BLOCK * BLOCK, BLOCK, COARSE_CELLS - BLOCK);
+        for (int cell = 0; cell < COARSE_CELLS; cell++) {
+            const int line = cell / COARSE, column = cell % COARSE;
+            const __m512i d = _mm512_load_si512(turned + cell * BLOCK);
+            add_row(d_biases[2] + channel, d);
+            _mm512_storeu_si512(rows + (line * MIDDLE + column) * CHANNELS + channel, d);
+            const int inside = (line + 2) * PADDED + column + 2;
+            _mm512_storeu_si512(own.padded3.data() + inside * CHANNELS + channel, d);
+        }
+    }
+    for (int line = 0; line < COARSE; line++) {  // junk columns; lines beyond are zeroed with them
+        memset(rows + (line * MIDDLE + COARSE) * CHANNELS, 0, 2 * CHANNELS * sizeof(bf16));
+    }
+    memset(rows + COARSE * MIDDLE * CHANNELS, 0, CHANNELS * sizeof(bf16));
+    pair_up(rows, CHANNELS, 64, CHANNELS, all.d_coarse.data() + i * 64 * CHANNELS);
+    transpose_all(middle, MIDDLE_CELLS, CHANNELS, all.middle_t.data() + i * CHANNELS * 96, 96);
+
+    convolve(BACKWARD3, own.padded3.data(), CHANNELS, packed + BACK3, CHANNELS, MIDDLE, MIDDLE, PADDED,
+             [&](int line, int column, int channel, const float* d) {
+                 const int inside = (line + 1) * PADDED + column + 1;
+                 _mm512_storeu_si512(own.padded2.data() + inside * CHANNELS + channel,
+                                     masked(d, middle + (line * MIDDLE + column) * CHANNELS + channel));
+             });
+    for (int line = 0; line < MIDDLE; line++) {
+        for (int column = 0; column < PLANE; column++) {  // the padded grid has a zero behind each line
+            for (int channel = 0; channel < CHANNELS; channel += BLOCK) {
+                const int inside = (line + 1) * PADDED + column + 1;
+                const __m512i d = _mm512_loadu_si512(own.padded2.data() + inside * CHANNELS + channel);
+                add_row(d_biases[1] + channel, d);
+                _mm512_storeu_si512(rows + (line * PLANE + column) * CHANNELS + channel, d);
             }
         }
-        for (int line = 0; line < COARSE; line++) {  // junk columns; lines beyond are zeroed with them
-            memset(rows + (line * MIDDLE + COARSE) * CHANNELS, 0, 2 * CHANNELS * sizeof(bf16));
-        }
-        memset(rows + COARSE * MIDDLE * CHANNELS, 0, CHANNELS * sizeof(bf16));
-        pair_up(rows, CHANNELS, 64, CHANNELS, own.d_coarse.data() + i * 64 * CHANNELS);
-        transpose_all(middle, MIDDLE_CELLS, CHANNELS, own.middle_t.data() + i * CHANNELS * 96, 96);
-
-        convolve(BACKWARD3, own.padded3.data(), CHANNELS, packed + BACK3, CHANNELS, MIDDLE * PADDED - 2,
-                 [&](int row, int channel, const float* d) {
-                     for (int j = 0; j < BLOCK; j++) {
-                         const int line = (row + j) / PADDED, column = (row + j) % PADDED;
-                         if (column >= MIDDLE) continue;
-                         const __m512i open =
-                             masked(d + j * BLOCK, middle + (line * MIDDLE + column) * CHANNELS + channel);
-                         const int inside = (line + 1) * PADDED + column + 1;
-                         _mm512_storeu_si512(own.padded2.data() + inside * CHANNELS + channel, open);
-                     }
+    }
+    memset(rows + MIDDLE * PLANE * CHANNELS, 0, 6 * CHANNELS * sizeof(bf16));
+    pair_up(rows, CHANNELS, 96, CHANNELS, all.d_middle.data() + i * 96 * CHANNELS);
+    for (int plane = 0; plane < 4; plane++) {
+        const bf16* map = fine + plane * PLANE_CELLS * FINE_CHANNELS;
+        transpose_all(map, PLANE_CELLS, FINE_CHANNELS, all.fine_t.data() + (i * 4 + plane) * FINE_CHANNELS * 128, 128);
+        convolve(BACKWARD2, own.padded2.data(), CHANNELS, packed + BACK2 + plane * 4 * CHANNELS * FINE_CHANNELS,
+                 FINE_CHANNELS, PLANE, PLANE, PADDED, [&](int line, int column, int, const float* d) {
+                     const int at = (line * 2 + plane / 2) * IMAGE + column * 2 + plane % 2;
+                     _mm512_storeu_si512(own.d_fine.data() + at * FINE_CHANNELS,
+                                         masked(d, map + (line * PLANE + column) * FINE_CHANNELS));
                  });
-        for (int line = 0; line < MIDDLE; line++) {
-            for (int column = 0; column < PLANE; column++) {  // the padded grid has a zero behind each line
-                for (int channel = 0; channel < CHANNELS; channel += BLOCK) {
-                    const int inside = (line + 1) * PADDED + column + 1;
-                    const __m512i d = _mm512_loadu_si512(own.padded2.data() + inside * CHANNELS + channel);
-                    add_row(d_bias2 + channel, d);
-                    _mm512_storeu_si512(rows + (line * PLANE + column) * CHANNELS + channel, d);
-                }
-            }
-        }
-        memset(rows + MIDDLE * PLANE * CHANNELS, 0, 6 * CHANNELS * sizeof(bf16));
-        pair_up(rows, CHANNELS, 96, CHANNELS, own.d_middle.data() + i * 96 * CHANNELS);
-        for (int plane = 0; plane < 4; plane++) {
-            transpose_all(fine + plane * PLANE_CELLS * FINE_CHANNELS, PLANE_CELLS, FINE_CHANNELS,
-                          own.fine_t.data() + (i * 4 + plane) * FINE_CHANNELS * 128, 128);
-            convolve(BACKWARD2, own.padded2.data(), CHANNELS,
-                     packed + BACK2 + plane * 4 * CHANNELS * FINE_CHANNELS, FINE_CHANNELS, PLANE * PADDED - 1,
-                     [&](int row, int, const float* d) {
-                         for (int j = 0; j < BLOCK; j++) {
-                             const int line = (row + j) / PADDED, column = (row + j) % PADDED;
-                             if (column >= PLANE) continue;
-                             const bf16* map = fine + (plane * PLANE_CELLS + line * PLANE + column) * FINE_CHANNELS;
-                             const int at = (line * 2 + plane / 2) * IMAGE + column * 2 + plane % 2;
-                             _mm512_storeu_si512(own.d_fine.data() + at * FINE_CHANNELS, masked(d + j * BLOCK, map));
-                         }
-                     });
-        }
-        for (int at = 0; at < FINE * IMAGE; at++) {
-            add_row(d_bias1, _mm512_loadu_si512(own.d_fine.data() + at * FINE_CHANNELS));
-        }
-        pair_up(own.d_fine.data(), FINE_CHANNELS, 448, FINE_CHANNELS, own.d_fine_pairs.data());
-        transpose_all(images + i * IMAGE_CELLS * IMAGE_CHANNELS, IMAGE_CELLS, IMAGE_CHANNELS,
-                      own.image_t.data(), 480);
-        int along[14], pairs[14];
-        for (int k = 0; k < 14; k++) along[k] = k * BLOCK, pairs[k] = k * BLOCK * FINE_CHANNELS;
-        for (int tap = 0; tap < 4; tap++) {
-            for (int channel = 0; channel < IMAGE_CHANNELS; channel += BLOCK) {
-                block(own.sums1.data() + (tap * IMAGE_CHANNELS + channel) * FINE_CHANNELS, FINE_CHANNELS,
-                      own.image_t.data() + channel * 480 + tap / 2 * IMAGE + tap % 2, 480, along,
-                      own.d_fine_pairs.data(), 2 * FINE_CHANNELS, pairs, 14, true);
-            }
+    }
+    for (int at = 0; at < FINE * IMAGE; at++) {
+        add_row(d_biases[0], _mm512_loadu_si512(own.d_fine.data() + at * FINE_CHANNELS));
+    }
+    pair_up(own.d_fine.data(), FINE_CHANNELS, 448, FINE_CHANNELS, own.d_fine_pairs.data());
+    transpose_all(cut(stack), IMAGE_CELLS, IMAGE_CHANNELS, own.image_t.data(), 480);
+    static const Steps along = Steps::along(14, BLOCK, BLOCK * FINE_CHANNELS);
+    for (int tap = 0; tap < 4; tap++) {
+        for (int channel = 0; channel < IMAGE_CHANNELS; channel += BLOCK) {
+            block(sums1 + (tap * IMAGE_CHANNELS + channel) * FINE_CHANNELS, FINE_CHANNELS,
+                  own.image_t.data() + channel * 480 + tap / 2 * IMAGE + tap % 2, 480, own.d_fine_pairs.data(),
+                  2 * FINE_CHANNELS, along, true);
         }
     }
+}
 
-    // The weights of the third and the second layer: sums over all positions of all samples.
-    std::vector<int> along, pairs;
-    for (int k = 0; k < 2 * count; k++) {
-        along.push_back(k / 2 * CHANNELS * 96 + k % 2 * BLOCK);
-        pairs.push_back(k * BLOCK * CHANNELS);
-    }
-    for (int k = 0; k < 9 * CHANNELS; k += BLOCK) {
+// 32 lines of the sums that the gradients of the third layer's weights are (k < SUM3), and then of the second's: over
+// all positions of up to 32 samples; added to where `add`.
+void layers_backward(Update& all, int count, int k, bool add) {
+    Steps steps;
+    if (k < SUM3) {
+        for (int i = 0; i < 2 * count; i++) steps.add(i / 2 * CHANNELS * 96 + i % 2 * BLOCK, i * BLOCK * CHANNELS);
         const int tap = k / CHANNELS, offset = tap / 3 * MIDDLE + tap % 3;
         for (int out = 0; out < CHANNELS; out += BLOCK) {
-            block(own.sums3.data() + k * CHANNELS + out, CHANNELS, own.middle_t.data() + k % CHANNELS * 96 + offset,
-                  96, along.data(), own.d_coarse.data() + 2 * out, 2 * CHANNELS, pairs.data(), 2 * count, add);
+            block(all.sums3.data() + k * CHANNELS + out, CHANNELS, all.middle_t.data() + k % CHANNELS * 96 + offset, 96,
+                  all.d_coarse.data() + 2 * out, 2 * CHANNELS, steps, add);
         }
-    }
-    along.clear(), pairs.clear();
-    for (int k = 0; k < 3 * count; k++) {
-        along.push_back(k / 3 * 4 * FINE_CHANNELS * 128 + k % 3 * BLOCK);
-        pairs.push_back(k * BLOCK * CHANNELS);
-    }
-    for (int step = 0; step < 16; step++) {
-        const int plane = step / 4, offset = step % 4 / 2 * PLANE + step % 2;
+    } else {
+        for (int i = 0; i < 3 * count; i++) {
+            steps.add(i / 3 * 4 * FINE_CHANNELS * 128 + i % 3 * BLOCK, i * BLOCK * CHANNELS);
+        }
+        const int step = (k - SUM3) / BLOCK, plane = step / 4, offset = step % 4 / 2 * PLANE + step % 2;
         for (int out = 0; out < CHANNELS; out += BLOCK) {
-            block(own.sums2.data() + step * FINE_CHANNELS * CHANNELS + out, CHANNELS,
-                  own.fine_t.data() + plane * FINE_CHANNELS * 128 + offset, 128, along.data(),
-                  own.d_middle.data() + 2 * out, 2 * CHANNELS, pairs.data(), 3 * count, add);
+            block(all.sums2.data() + (k - SUM3) * CHANNELS + out, CHANNELS,
+                  all.fine_t.data() + plane * FINE_CHANNELS * 128 + offset, 128, all.d_middle.data() + 2 * out,
+                  2 * CHANNELS, steps, add);
         }
     }
+}
+
+// Frames (samples, 4, 84, 84) to the units of the hidden layers (samples, units), cut at 0. `kept` holds KEPT a sample
+// for the way back, with room for samples rounded up to 32; or it is null.
+void forward(bool shared, const uint8_t* frames, int samples, const bf16* packed, const float* bias1, const float* bias2,
+             const float* bias3, const float* bias, int units, bf16* kept, float* hidden) {
+    Scratch& own = scratch();
+    static const Steps along = Steps::along(FEATURES / BLOCK, BLOCK, BLOCK * BLOCK);
+    for (int first = 0; first < samples; first += BLOCK) {
+        const int count = std::min(BLOCK, samples - first);
+        bf16* features = kept ? kept + first * KEPT + KEPT_FEATURES : own.features.data();
+        const int ld = kept ? KEPT : FEATURES;
+        share(shared, GROUPS, [&](int group) {
+            for (int i = group * GROUP; i < (group + 1) * GROUP; i++) {
+                if (i < count) {
+                    see(frames + (first + i) * STACK, packed, bias1, bias2, bias3,
+                        kept ? kept + (first + i) * KEPT : scratch().maps.data(), features + i * ld);
+                } else {
+                    memset(features + i * ld, 0, FEATURES * sizeof(bf16));
+                }
+            }
+        });
+        turn_into_pairs(features, ld, FEATURES, own.feature_pairs.data());
+        share(shared, units / BLOCK, [&](int item) {
+            const int unit = item * BLOCK;
+            alignas(64) float sums[BLOCK * BLOCK];
+            block(sums, BLOCK, packed + HIDDEN + unit * FEATURES, FEATURES, own.feature_pairs.data(), 2 * BLOCK, along);
+            for (int i = 0; i < count; i++) {
+                for (int u = 0; u < BLOCK; u++) {
+                    hidden[(first + i) * units + unit + u] = std::max(sums[u * BLOCK + i] + bias[unit + u], 0.0f);
+                }
+            }
+        });
+    }
+}
+
+const Layout* const LAYOUTS[3] = {&LAYOUT1, &LAYOUT2, &LAYOUT3};
+constexpr float SCALES[3] = {1 / 255.0f, 1, 1};  // images are whole numbers, exact in bf16
+constexpr int THERE[3] = {WEIGHTS1, WEIGHTS2, WEIGHTS3}, BACK[3] = {0, BACK2, BACK3};
+
+// Lays one convolution's weights out for the passes.
+void pack(int layer, const float* weight, bf16* packed) {
+    gather(weight, LAYOUTS[layer]->forward, SCALES[layer], packed + THERE[layer]);
+    if (layer > 0) gather(weight, LAYOUTS[layer]->back, 1, packed + BACK[layer]);
 }
 
 }  // namespace
@@ -724,62 +796,18 @@ int saccade_begin() {
 }
 
 // Lays the convolutions' weights out for the passes: weight1 (32, 4, 8, 8), weight2 (64, 32, 4, 4), weight3 (64, 64, 3,
-// 3). The first layer's are divided by 255, so that images stay whole numbers, exact in bf16. The hidden layer's
-// (units, 3136) follow as they are, from `saccade_packed_size(0)` on; whoever changes them copies them there.
+// 3). The hidden layers' (units, 3136) follow as they are, from `saccade_packed_size(0)` on; whoever changes them
+// copies them there.
 void saccade_pack(const float* weight1, const float* weight2, const float* weight3, bf16* packed) {
-    gather(weight1, LAYOUT1.forward, 1 / 255.0f, packed + WEIGHTS1);
-    gather(weight2, LAYOUT2.forward, 1, packed + WEIGHTS2);
-    gather(weight3, LAYOUT3.forward, 1, packed + WEIGHTS3);
-    gather(weight2, LAYOUT2.back, 1, packed + BACK2);
-    gather(weight3, LAYOUT3.back, 1, packed + BACK3);
+    const float* weights[3] = {weight1, weight2, weight3};
+    for (int layer = 0; layer < 3; layer++) pack(layer, weights[layer], packed);
 }
 
-// Cuts stacks (samples, 4, 84, 84) uint8 into images (samples, 441, 64): 4×4 patches, whole numbers in bf16.
-void saccade_images(const uint8_t* stacks, int samples, bf16* images) {
-    for (int sample = 0; sample < samples; sample++, stacks += 4 * 84 * 84, images += IMAGE_CELLS * IMAGE_CHANNELS) {
-        for (int frame = 0; frame < 4; frame++) {
-            for (int cell = 0; cell < IMAGE_CELLS; cell++) {
-                const uint8_t* corner = stacks + frame * 84 * 84 + cell / IMAGE * 4 * 84 + cell % IMAGE * 4;
-                int lines[4];
-                for (int line = 0; line < 4; line++) memcpy(&lines[line], corner + line * 84, 4);
-                const __m128i bytes = _mm_set_epi32(lines[3], lines[2], lines[1], lines[0]);
-                const __m512 pixels = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
-                _mm256_storeu_si256((__m256i*)(images + cell * IMAGE_CHANNELS + frame * 16),
-                                    (__m256i)_mm512_cvtneps_pbh(pixels));
-            }
-        }
-    }
-}
-
-// images (samples, 441, 64) to the units of the hidden layer (samples, units), cut at 0. `kept` holds
-// KEPT a sample for the way back, with room for samples rounded up to 32; or it is null.
-void saccade_forward(const bf16* images, int samples, const bf16* packed, const float* bias1, const float* bias2,
-                     const float* bias3, const float* bias, int units, bf16* kept, float* hidden) {
+// The network's passes up to the hidden layers' units, as in `forward` above.
+void saccade_forward(const uint8_t* frames, int samples, const bf16* packed, const float* bias1, const float* bias2,
+                     const float* bias3, const float* bias, int units, float* hidden) {
     Tiles tiles;
-    Scratch& own = scratch();
-    const Along steps(FEATURES / BLOCK, BLOCK, BLOCK * BLOCK);
-    alignas(64) float sums[BLOCK * BLOCK];
-    for (int first = 0; first < samples; first += BLOCK) {
-        const int count = std::min(BLOCK, samples - first);
-        bf16* maps = kept ? kept + first * KEPT : own.maps.data();
-        bf16* features = kept ? maps + KEPT_FEATURES : own.features.data();
-        const int ld = kept ? KEPT : FEATURES;
-        for (int i = 0; i < count; i++) {
-            see(images + (first + i) * IMAGE_CELLS * IMAGE_CHANNELS, packed, bias1, bias2, bias3,
-                kept ? maps + i * KEPT : maps, features + i * ld);
-        }
-        for (int i = count; i < BLOCK; i++) memset(features + i * ld, 0, FEATURES * sizeof(bf16));
-        turn_into_pairs(features, ld, FEATURES, own.feature_pairs.data());
-        for (int unit = 0; unit < units; unit += BLOCK) {
-            block(sums, BLOCK, packed + HIDDEN + unit * FEATURES, FEATURES, steps.a_at.data(),
-                  own.feature_pairs.data(), 2 * BLOCK, steps.b_at.data(), steps.count());
-            for (int i = 0; i < count; i++) {
-                for (int u = 0; u < BLOCK; u++) {
-                    hidden[(first + i) * units + unit + u] = std::max(sums[u * BLOCK + i] + bias[unit + u], 0.0f);
-                }
-            }
-        }
-    }
+    forward(false, frames, samples, packed, bias1, bias2, bias3, bias, units, nullptr, hidden);
 }
 
 // One update of Q-learning (losses.py has it in torch, and its sources): forward passes, Huber loss, gradients, clipping,
@@ -790,27 +818,31 @@ void saccade_forward(const bf16* images, int samples, const bf16* packed, const 
 // (x_i · x_j)(d_i · d_j) over all pairs of samples.
 void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int hidden_layers, const Adam* adam,
                    float* numbers) {
-    Scratch& own = scratch();
+    thread_local Update own;
+    Update& all = own;  // what helpers see as well
+    const bool shared = !learning.exchange(true);  // a second one at the same time works alone
+    if (shared) rounding = _mm_getcsr();
+    Tiles tiles;
     const int samples = batch->samples, actions = batch->actions;
     const int width = int(parameters[7].count), units = width * hidden_layers;
     const int rounded = (samples + BLOCK - 1) / BLOCK * BLOCK;
     Parameter* outputs = parameters + 6 + 2 * hidden_layers;
-    Sums bias(units), hidden(samples * units), q_tm1(samples * actions);
+    Sums bias(units), hidden(samples * units), d_hidden, q_tm1(samples * actions);
     Sums selector(batch->q_t, batch->q_t + samples * actions);
     for (int u = 0; u < units; u++) bias[u] = parameters[7 + u / width * 2].weight[u % width];
-    own.kept.resize(rounded * KEPT);
-    const auto forward = [&](const bf16* images, bf16* kept, Sums& q) {
-        saccade_forward(images, samples, packed, parameters[1].weight, parameters[3].weight, parameters[5].weight,
-                        bias.data(), units, kept, hidden.data());
+    all.kept.resize(rounded * KEPT);
+    const auto value = [&](const uint8_t* frames, bf16* kept, Sums& q) {
+        forward(shared, frames, samples, packed, parameters[1].weight, parameters[3].weight, parameters[5].weight,
+                bias.data(), units, kept, hidden.data());
         values(outputs, hidden_layers, width, actions, hidden.data(), samples, q.data());
     };
-    if (batch->images_t) forward(batch->images_t, nullptr, selector);  // double Q-learning
-    forward(batch->images_tm1, own.kept.data(), q_tm1);
+    if (batch->frames_t) value(batch->frames_t, nullptr, selector);  // double Q-learning
+    value(batch->frames_tm1, all.kept.data(), q_tm1);
 
     for (int i = 0; i < 6 + 4 * hidden_layers; i++) {
         if (parameters[i].gradient) memset(parameters[i].gradient, 0, parameters[i].count * sizeof(float));
     }
-    own.d_units.assign(rounded * units, 0);
+    all.d_units.assign(rounded * units, 0);
     std::fill(numbers, numbers + 4, 0.0f);
     for (int i = 0; i < samples; i++) {
         const float* best = std::max_element(&selector[i * actions], &selector[(i + 1) * actions]);
@@ -823,55 +855,104 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
         for (int layer = 0; layer < hidden_layers; layer++) {
             output_backward(outputs + 2 * layer, layer == 0 ? actions : 1, layer == 0 ? int(batch->a_tm1[i]) : 0,
                             d_chosen, layer == 0 && hidden_layers == 2, &hidden[i * units + layer * width], width,
-                            parameters[7 + 2 * layer].gradient, &own.d_units[i * units + layer * width]);
+                            d_hidden, parameters[7 + 2 * layer].gradient, &all.d_units[i * units + layer * width]);
         }
     }
 
-    Tiles tiles;
-    own.sample_pairs.resize(rounded * FEATURES);
-    own.d_units_t.resize(rounded * units);
-    own.unit_pairs.resize(units * BLOCK);
-    std::fill(own.sums1.begin(), own.sums1.end(), 0.0f);
+    all.sample_pairs.resize(rounded * FEATURES);
+    all.d_units_t.resize(rounded * units);
+    for (Sums& sums : all.sums1) sums.assign(SUM1 * FINE_CHANNELS, 0);
+    memset(all.d_biases, 0, sizeof all.d_biases);
     for (int first = 0; first < samples; first += BLOCK) {
-        const bf16* kept = own.kept.data() + first * KEPT;
+        const int count = std::min(BLOCK, samples - first);
+        const bf16* kept = all.kept.data() + first * KEPT;
         for (int u = 0; u < units; u += BLOCK) {
-            transpose(own.d_units.data() + first * units + u, units, BLOCK, own.d_units_t.data() + u * rounded + first,
+            transpose(all.d_units.data() + first * units + u, units, BLOCK, all.d_units_t.data() + u * rounded + first,
                       rounded, BLOCK);
         }
-        pair_up(kept + KEPT_FEATURES, KEPT, BLOCK, FEATURES, own.sample_pairs.data() + first * FEATURES);
-        features_backward(own, packed, kept + KEPT_FEATURES, first, units);
-        maps_backward(own, batch->images_tm1 + first * IMAGE_CELLS * IMAGE_CHANNELS, std::min(BLOCK, samples - first),
-                      packed, kept, parameters, first > 0);
+        pair_up(kept + KEPT_FEATURES, KEPT, BLOCK, FEATURES, all.sample_pairs.data() + first * FEATURES);
+        share(shared, FEATURES / (7 * BLOCK), [&](int item) {
+            for (int i = 7 * item; i < 7 * (item + 1); i++) {
+                features_backward(all, packed, kept, first, units, i * BLOCK);
+            }
+        });
+        share(shared, GROUPS, [&](int group) {
+            for (int i = group * GROUP; i < std::min(count, (group + 1) * GROUP); i++) {
+                maps_backward(all, i, batch->frames_tm1 + (first + i) * STACK, packed, kept,
+                              all.d_biases[group], all.sums1[group].data());
+            }
+        });
+        share(shared, (SUM3 + SUM2) / BLOCK,
+              [&](int item) { layers_backward(all, count, item * BLOCK, first > 0); });
     }
-    gather(own.sums1.data(), LAYOUT1.from_sums, 1 / 255.0f, parameters[0].gradient);
-    gather(own.sums2.data(), LAYOUT2.from_sums, 1, parameters[2].gradient);
-    gather(own.sums3.data(), LAYOUT3.from_sums, 1, parameters[4].gradient);
+    for (int group = 1; group < GROUPS; group++) {
+        for (int i = 0; i < SUM1 * FINE_CHANNELS; i++) all.sums1[0][i] += all.sums1[group][i];
+    }
+    const float* sums[3] = {all.sums1[0].data(), all.sums2.data(), all.sums3.data()};
+    share(shared, 3 + hidden_layers, [&](int item) {
+        if (item < 3) {
+            gather(sums[item], LAYOUTS[item]->from_sums, SCALES[item], parameters[2 * item].gradient);
+            Parameter& bias = parameters[2 * item + 1];
+            for (const auto& group : all.d_biases) {
+                for (int c = 0; c < bias.count; c++) bias.gradient[c] += group[item][c];
+            }
+        } else {
+            parameters[2 * item].square = hidden_square_sum(all, rounded, units, (item - 3) * width, width);
+        }
+    });
 
     double squares = 0;
     for (int i = 0; i < 6 + 4 * hidden_layers; i++) {
         Parameter& p = parameters[i];
-        const int unit = (i - 6) / 2 * width;
-        p.square = p.gradient ? square_sum(p.gradient, p.count) : hidden_square_sum(own, rounded, units, unit, width);
+        if (p.gradient) p.square = square_sum(p.gradient, p.count);
         squares += p.square;
     }
     const float norm = numbers[3] = float(std::sqrt(squares));
     const float scale = adam->clip_norm > 0 && norm > adam->clip_norm ? adam->clip_norm / norm : 1.0f;
-    for (int i = 0; i < 6 + 4 * hidden_layers; i++) {
+    for (int i = 6; i < 6 + 4 * hidden_layers; i++) {
         const Parameter& p = parameters[i];
-        if (p.gradient) adam_step(*adam, scale, p.weight, p.gradient, p.first, p.second, p.count, nullptr);
+        if (p.gradient) adam_step(*adam, scale, p, 0, p.gradient, p.count);
     }
-    const Along samples_along(rounded / BLOCK, BLOCK, BLOCK * FEATURES);
-    for (int unit = 0; unit < units; unit += BLOCK) {
-        for (int feature = 0; feature < FEATURES; feature += BLOCK) {
-            block(own.d_weights.data() + feature, FEATURES, own.d_units_t.data() + unit * rounded, rounded,
-                  samples_along.a_at.data(), own.sample_pairs.data() + 2 * feature, 2 * FEATURES,
-                  samples_along.b_at.data(), samples_along.count());
+    const Steps along = Steps::along(rounded / BLOCK, BLOCK, BLOCK * FEATURES);
+    share(shared, units / BLOCK + 3, [&](int item) {
+        if (item < units / BLOCK) {
+            const int unit = item * BLOCK;
+            float* d_weights = scratch().d_weights.data();
+            for (int feature = 0; feature < FEATURES; feature += BLOCK) {
+                block(d_weights + feature, FEATURES, all.d_units_t.data() + unit * rounded, rounded,
+                      all.sample_pairs.data() + 2 * feature, 2 * FEATURES, along);
+            }
+            adam_step(*adam, scale, parameters[6 + unit / width * 2], unit % width * FEATURES, d_weights,
+                      BLOCK * FEATURES, packed + HIDDEN + unit * FEATURES);
+        } else {
+            const int layer = item - units / BLOCK;
+            for (int i = 2 * layer; i < 2 * layer + 2; i++) {
+                adam_step(*adam, scale, parameters[i], 0, parameters[i].gradient, parameters[i].count);
+            }
+            pack(layer, parameters[2 * layer].weight, packed);
         }
-        const Parameter& p = parameters[6 + unit / width * 2];
-        const int at = unit % width * FEATURES;
-        adam_step(*adam, scale, p.weight + at, own.d_weights.data(), p.first + at, p.second + at, BLOCK * FEATURES,
-                  packed + HIDDEN + unit * FEATURES);
+    });
+    if (shared) learning = false;
+}
+
+// Takes part in the update that is under way in another thread, or begins within a fraction of a millisecond, until it
+// ends.
+void saccade_help() {
+    for (int waited = 0; !learning; waited++) {
+        if (waited == 10'000) return;
+        _mm_pause();
     }
-    saccade_pack(parameters[0].weight, parameters[2].weight, parameters[4].weight, packed);
+    Tiles tiles;
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(rounding);
+    while (learning) {
+        if (shared_phase) {
+            helpers++;
+            if (Phase* phase = shared_phase) phase->work();
+            helpers--;
+        }
+        _mm_pause();
+    }
+    _mm_setcsr(before);
 }
 }

@@ -14,11 +14,11 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from agents.networks import QNetwork
 from agents.updates import LEARNED, PreparedBatch
@@ -27,7 +27,6 @@ from perception.backbones import Backbone, NatureCNN
 SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-std=c++17", "-shared", "-fPIC")
 STACK, FRAME_SHAPE = 4, (84, 84)
-IMAGE_SHAPE = (441, 64)  # 21×21 patches of 4 frames × 4×4 pixels
 
 
 def fits(backbone: Backbone, frame_shape: tuple[int, int]) -> bool:
@@ -82,26 +81,16 @@ class NativeQNetwork(QNetwork):
         self.register_buffer("packed", torch.zeros(size, dtype=torch.bfloat16), persistent=False)
         self.take(self)
 
-    def images(self, frames: Tensor) -> Tensor:
-        """Turn frames uint8 (B, 4, 84, 84) into (B, 441, 64) patches, whole numbers in bfloat16."""
-        images = torch.empty(len(frames), *IMAGE_SHAPE, dtype=torch.bfloat16)
-        frames = frames.contiguous()
-        _library().saccade_images(_at(frames), len(frames), _at(images))
-        return images
-
-    def frames(self, images: Tensor) -> Tensor:
-        """Return the uint8 frames (B, 4, 84, 84) that `images` was given."""
-        return F.pixel_shuffle(images.transpose(1, 2).unflatten(2, (21, 21)), 4).byte().contiguous()
-
     @torch.no_grad()
     def forward(self, frames: Tensor) -> Tensor:
-        """Return action values (B, A), float32, through which no gradient flows back."""
-        images = self.images(frames) if frames.dtype == torch.uint8 else frames
-        hidden = torch.empty(len(images), self._units)
+        """Return action values (B, A), float32, of frames uint8 (B, 4, 84, 84); no gradient flows back."""
+        assert frames.dtype == torch.uint8
+        frames = frames.contiguous()
+        hidden = torch.empty(len(frames), self._units)
         biases = [layer.bias for layer in self.convolutions()]
         biases.append(torch.cat([layer.bias for layer in self.head.hidden_layers()]))
         _library().saccade_forward(
-            _at(images), len(images), _at(self.packed), *map(_at, biases), self._units, _at(None), _at(hidden)
+            _at(frames), len(frames), _at(self.packed), *map(_at, biases), self._units, _at(hidden)
         )
         return self.head.values(hidden)
 
@@ -133,7 +122,7 @@ class _Parameter(ctypes.Structure):
 
 class _Batch(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("images_tm1", "images_t", "a_tm1", "r_t", "discount_t", "q_t")),
+        *((name, ctypes.c_void_p) for name in ("frames_tm1", "frames_t", "a_tm1", "r_t", "discount_t", "q_t")),
         ("samples", ctypes.c_int),
         ("actions", ctypes.c_int),
     )
@@ -166,9 +155,9 @@ class NativeUpdate:
         steps, (beta1, beta2) = float(self._optimizer.state[self._parameters[0]]["step"]), group["betas"]
         rate, root = group["lr"] / (1 - beta1**steps), 1 / math.sqrt(1 - beta2**steps)
         adam = (ctypes.c_float * 6)(self._clip_norm, rate, beta1, beta2, root, group["eps"])
-        images_t = prepared.images_t if prepared.images_t.numel() else None
+        frames_t = prepared.frames_t if prepared.frames_t.numel() else None
         batch = _Batch(
-            *map(_at, prepared._replace(images_t=images_t)),
+            *map(_at, prepared._replace(frames_t=frames_t)),
             len(prepared.a_tm1),
             prepared.q_t.shape[1],  # type: ignore[arg-type]
         )
@@ -177,6 +166,11 @@ class NativeUpdate:
             ctypes.byref(batch), _at(self.network.packed), self._structs, self._hidden_layers, adam, _at(learned)
         )
         return learned
+
+    def help_until(self, done: Callable[[], bool]) -> None:
+        """Take part in the updates that another thread makes. Nothing that they compute depends on it."""
+        while not done():
+            _library().saccade_help()
 
     def gradient_norms(self) -> dict[str, float]:
         """Return the norm of the last update's gradient of each weight, by name."""

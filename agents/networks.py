@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perception.backbones import Backbone, unit_scale
+from perception.backbones import Backbone
 
 
 class QHead(nn.Module):
@@ -48,7 +48,7 @@ class QHead(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """Frames uint8 (B, C, H, W) in, or what `images` made of them; action values (B, A) out."""
+    """Frames uint8 (B, C, H, W) in; action values (B, A) out."""
 
     def __init__(self, backbone: Backbone, frame_shape: tuple[int, int], num_actions: int, dueling: bool) -> None:
         super().__init__()
@@ -59,14 +59,6 @@ class QNetwork(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Return action values (B, A), float32."""
         return self.head(self.backbone(frames)[-1].flatten(start_dim=1))
-
-    def images(self, frames: Tensor) -> Tensor:
-        """Turn frames into what the first layer reads: scaled, in the backbone's precision, channels last."""
-        return unit_scale(frames, next(self.backbone.parameters()).dtype)
-
-    def frames(self, images: Tensor) -> Tensor:
-        """Return the uint8 frames (B, C, H, W) that `images` was given."""
-        return (images.float() * 255).round().byte().contiguous()
 
     def cast(self, dtype: torch.dtype) -> "QNetwork":
         """Take all weights to `dtype` but those of the head's last layers, which stay float32; return itself."""

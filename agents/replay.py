@@ -207,11 +207,12 @@ class FrameReplay:
         rows = env.unsqueeze(1) * self.rows + (count.unsqueeze(1) - back) % self.rows
         # Whole rows of one flat view: an indexed gather over two dimensions is six times slower on a CPU.
         flat = self._frames.view(self.num_envs * self.rows, -1).index_select(0, rows.flatten())
-        stacks = flat.view(len(env), self.stack, *self._frames.shape[2:])  # (B, C, H, W)
-        before_episode = back > self._ages[env, count % self.rows].unsqueeze(1)
-        if self.device.type != "cpu" or bool(before_episode.any()):
-            stacks.masked_fill_(before_episode[:, :, None, None], 0)
-        return stacks
+        before_episode = (back > self._ages[env, count % self.rows].unsqueeze(1)).flatten()
+        if self.device.type == "cpu":  # few are; elsewhere their number would have to be waited for
+            flat.index_fill_(0, before_episode.nonzero().squeeze(1), 0)
+        else:
+            flat.masked_fill_(before_episode.unsqueeze(1), 0)
+        return flat.view(len(env), self.stack, *self._frames.shape[2:])
 
     def rows_written(self) -> NDArray[np.int64]:
         """Rows ever written, a ring, (N,)."""

@@ -1,6 +1,7 @@
 """One gradient step of a Q-network, by torch's own means: the reference for every faster path."""
 
 import copy
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -17,8 +18,8 @@ LEARNED = ("loss", "td_error", "q", "gradient_norm")
 class PreparedBatch(NamedTuple):
     """A batch with what does not depend on the online weights already worked out."""
 
-    images_tm1: Tensor  # (B, …) the states acted in, as the network's `images` makes them
-    images_t: Tensor  # (B, …) the states reached, likewise; empty unless double needs them
+    frames_tm1: Tensor  # (B, C, H, W) uint8, the states acted in
+    frames_t: Tensor  # (B, C, H, W) uint8, the states reached; (B, 0) unless double needs them
     a_tm1: Tensor  # (B,) int64
     r_t: Tensor  # (B,) float32
     discount_t: Tensor  # (B,) float32
@@ -48,11 +49,11 @@ class EagerUpdate:
 
     def learn(self, prepared: PreparedBatch) -> Tensor:
         """Make the update; return `LEARNED`, (4,), on the device."""
-        images_tm1, images_t, a_tm1, r_t, discount_t, q_t = prepared
-        q_tm1 = self.network(images_tm1)
+        frames_tm1, frames_t, a_tm1, r_t, discount_t, q_t = prepared
+        q_tm1 = self.network(frames_tm1)
         if self._double:
             with torch.no_grad():
-                selector = self.network(images_t)
+                selector = self.network(frames_t)
             error = double_td_error(q_tm1, a_tm1, r_t, discount_t, q_t, selector)
         else:
             error = td_error(q_tm1, a_tm1, r_t, discount_t, q_t)
@@ -79,6 +80,9 @@ class EagerUpdate:
             self._optimizer.step()
         self.network.take(self._master)
         return norm
+
+    def help_until(self, done: Callable[[], bool]) -> None:
+        """Return at once: this update is made by one thread."""
 
     def gradient_norms(self) -> dict[str, float]:
         """Return the norm of the last update's gradient of each weight, by name."""

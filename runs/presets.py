@@ -54,7 +54,7 @@ PONG = TrainConfig(
         initialization="orthogonal",
         batch_size=32,
         steps_per_update=4,
-        n_steps=3,
+        n_steps=5,
         target_update_steps=1_000,
         learning_starts_steps=5_000,
         epsilon_steps=100_000,
@@ -62,7 +62,7 @@ PONG = TrainConfig(
         replay_capacity_steps=150_000,
     ),
     num_envs=16,
-    total_steps=600_000,
+    total_steps=800_000,
     stop_at_score=19.0,  # of 21, over the games of an evaluation
 )
 

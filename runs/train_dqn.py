@@ -26,16 +26,17 @@ def train(run: "DQNRun") -> str:
     agent, replay, games, config = run.agent, run.replay, run.games, run.config
     run.begin()
     while run.steps < config.total_steps and not run.stop_signal.number:
-        # Act on what is seen, and let the emulators start.
+        # Act on what is seen.
         frames = games.frames[:, -1]
         actions = agent.act(games.frames, run.epsilon()).cpu().numpy()
-        games.send(actions)
 
         # Learn, in the other thread, from the batches that the last round prepared.
         agent.anneal(run.steps, config.total_steps)
         learning = run.start_learning()
 
-        # Store what came of the actions. An end, or a lost life where that counts, cuts the learner's return.
+        # Let the emulators run, and store what came of it. An end, or a lost life where that counts, cuts the return
+        # that is learnt.
+        games.send(actions)
         seen = games.receive()
         cut = seen.terminated | (seen.life_lost & run.lives_count)
         replay.add(frames, actions, seen.rewards, cut, seen.terminated | seen.truncated, seen.last_frames)

@@ -166,20 +166,6 @@ def test_prepared_batches_are_cut_in_order() -> None:
         assert torch.equal(tensor, torch.cat([first, second]))
 
 
-@pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize(("precision", "shape"), [("float32", SHAPE), ("bf16", SHAPE), ("bf16", (84, 84))])
-def test_a_stored_batch_comes_back(precision: str, shape: tuple[int, int], double: bool) -> None:
-    """At 84×84 in bf16 the compiled path may be taken, whose images are laid out in patches."""
-    agent = DQN(dataclasses.replace(CONFIG, double=double), 3, frame_shape=shape, precision=precision)
-    given = batch(5)
-    given = given._replace(**{name: torch.randint(0, 256, (5, 4, *shape), dtype=torch.uint8) for name in FRAMES})
-    prepared = agent.prepare(given)
-    stored = agent.stored(prepared)
-    assert torch.equal(stored["images_tm1"], given.frames_tm1)
-    for name, tensor in agent.restored(stored)._asdict().items():
-        assert torch.equal(tensor, getattr(prepared, name)), name
-
-
 def test_dueling_head_against_a_hand_worked_sum() -> None:
     head = QHead(num_features=1, num_actions=2, dueling=True, hidden_units=1)
     with torch.no_grad():

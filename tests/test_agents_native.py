@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import shutil
+import threading
 
 import pytest
 import torch
@@ -39,16 +40,6 @@ def networks(dueling: bool) -> tuple[NativeQNetwork, QNetwork]:
     plain = QNetwork(NatureCNN(4), (84, 84), 6, dueling)
     plain.load_state_dict(fast.state_dict())
     return fast, plain
-
-
-@needs_library
-def test_images_and_frames_are_each_others_inverse() -> None:
-    fast, _ = networks(False)
-    frames = torch.randint(0, 256, (3, 4, 84, 84), dtype=torch.uint8)
-    images = fast.images(frames)
-    assert torch.equal(fast.frames(images), frames)
-    # patch (2, 5) of frame 1, line 3, column 0
-    assert float(images[0, 2 * 21 + 5, 16 + 3 * 4]) == float(frames[0, 1, 2 * 4 + 3, 5 * 4])
 
 
 @needs_library
@@ -135,6 +126,23 @@ def test_the_step_is_adams() -> None:
     packed = agent.online.packed.clone()
     agent.online.take(agent.online)
     assert torch.equal(packed, agent.online.packed)  # the step left the copies as they should be
+
+
+@needs_library
+@pytest.mark.parametrize("options", [{}, {"double": True, "dueling": True}])
+def test_helpers_change_nothing(options: dict[str, bool]) -> None:
+    agents = [make("bf16", DQNConfig(**options)) for _ in range(2)]  # type: ignore[arg-type]
+    done = threading.Event()
+    helper = threading.Thread(target=agents[1].help_until, args=(done.is_set,))
+    helper.start()
+    for seed in range(20):
+        given = batch(45, seed)
+        numbers = [agent.learn(agent.prepare(given)) for agent in agents]
+        assert numbers[0] == numbers[1]
+    done.set()
+    helper.join()
+    for alone, helped in zip(*(agent.online.parameters() for agent in agents), strict=True):
+        assert torch.equal(alone, helped)
 
 
 @needs_library
