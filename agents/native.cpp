@@ -397,12 +397,13 @@ struct Phase {
     }
 };
 
+std::atomic<bool> taken{false};           // the following belong to one update at a time
 std::atomic<bool> learning{false};        // an update is under way, and is helped with
 std::atomic<Phase*> shared_phase{nullptr};
 std::atomic<int> helpers{0};              // threads that may hold `shared_phase`
 std::atomic<unsigned> rounding{0};        // the learner's rounding and its treatment of denormals, for its helpers
 
-// item(0), …, item(count - 1), shared with `saccade_help` where this thread is the one that `learning` speaks of.
+// item(0), …, item(count - 1); where they are `shared`, with the threads that are in `saccade_help`.
 void share(bool shared, int count, const std::function<void(int)>& item) {
     Phase phase{item, count};
     if (shared) shared_phase = &phase;
@@ -820,8 +821,11 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
                    float* numbers) {
     thread_local Update own;
     Update& all = own;  // what helpers see as well
-    const bool shared = !learning.exchange(true);  // a second one at the same time works alone
-    if (shared) rounding = _mm_getcsr();
+    const bool shared = !taken.exchange(true);  // a second one at the same time works alone
+    if (shared) {
+        rounding = _mm_getcsr();
+        learning = true;  // helpers may come from here on
+    }
     Tiles tiles;
     const int samples = batch->samples, actions = batch->actions;
     const int width = int(parameters[7].count), units = width * hidden_layers;
@@ -932,7 +936,10 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
             pack(layer, parameters[2 * layer].weight, packed);
         }
     });
-    if (shared) learning = false;
+    if (shared) {
+        learning = false;
+        taken = false;
+    }
 }
 
 // Takes part in the update that is under way in another thread, or begins within a fraction of a millisecond, until it
