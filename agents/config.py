@@ -32,8 +32,13 @@ class DQNConfig:
     """Separate streams for state value and advantages (Wang et al. 2016)."""
     clip_rewards: bool = True
     """Learn from the signs of rewards. Scores are raw always."""
-    backbone: Literal["nature", "impala"] = "nature"
-    """The convolutional network."""
+    backbone: str = "nature"
+    """A fresh network, `nature`, `impala`, `lenet`, `convnet`, `vgg` or `resnet18`; or a checkpoint, of an
+    agent or a perception task, whose backbone to start from."""
+    freeze_backbone_steps: int = 0
+    """Steps over which the backbone stays as it is."""
+    backbone_learning_rate: float | None = None
+    """Step size for the backbone, which falls as the other does; `learning_rate` when not given."""
     initialization: Literal["uniform", "orthogonal"] = "uniform"
     """Weights within ±1/√inputs, as in Mnih et al. 2015, or orthogonal ones times √2 (Saxe et al. 2014)."""
     replay_capacity_steps: int = 1_000_000
@@ -57,6 +62,11 @@ class DQNConfig:
                 self.learning_rate_end is None or 0 <= self.learning_rate_end <= self.learning_rate,
                 f"learning_rate_end {self.learning_rate_end} must lie between 0 and learning_rate {self.learning_rate}",
             ),
+            (
+                self.backbone_learning_rate is None or self.backbone_learning_rate >= 0,
+                f"backbone_learning_rate {self.backbone_learning_rate} must be 0 or above",
+            ),
+            (self.freeze_backbone_steps >= 0, f"freeze_backbone_steps {self.freeze_backbone_steps} must be 0 or above"),
             (self.gradient_clip_norm >= 0, f"gradient_clip_norm {self.gradient_clip_norm} must be 0 (off) or above"),
             (self.batch_size >= 1, f"batch_size {self.batch_size} must be at least 1"),
             (self.steps_per_update >= 1, f"steps_per_update {self.steps_per_update} must be at least 1"),

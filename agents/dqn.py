@@ -56,7 +56,7 @@ class DQN:
         if not compiled:
             self.online.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.target = copy.deepcopy(self.online).cast(self.dtype).requires_grad_(False)
-        self.optimizer = _make_optimizer(config, list(self.online.parameters()))
+        self.optimizer = _make_optimizer(config, self.online)
         if isinstance(self.online, native.NativeQNetwork) and isinstance(self.optimizer, torch.optim.Adam):
             self._update = native.NativeUpdate(self.online, self.optimizer, config.gradient_clip_norm)
         else:
@@ -116,11 +116,14 @@ class DQN:
         return self._update.gradient_norms()
 
     def anneal(self, step: int, total_steps: int) -> float:
-        """Set the learning rate that the schedule has at `step` of `total_steps`; return it."""
+        """Set the learning rates that the schedule has at `step` of `total_steps`; return the head's."""
         end = self.config.learning_rate_end
         rate = linear(step, self.config.learning_rate, self.config.learning_rate if end is None else end, total_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        share = 1.0
+        if self.config.backbone_learning_rate is not None:
+            share = self.config.backbone_learning_rate / self.config.learning_rate
+        backbone, head = self.optimizer.param_groups
+        backbone["lr"], head["lr"] = rate * share if step >= self.config.freeze_backbone_steps else 0.0, rate
         return rate
 
     def weights(self) -> dict[str, Tensor]:
@@ -135,6 +138,12 @@ class DQN:
         """
         self.online.load_state_dict(weights)
         self._update.network.take(self.online)
+
+    def load_backbone(self, weights: dict[str, Tensor]) -> None:
+        """Take a backbone's weights, by their names in it, into the online and the target network."""
+        self.online.backbone.load_state_dict(weights)
+        self._update.network.take(self.online)
+        self.target.take(self.online)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what learning on needs besides `weights`: target, optimizer moments, generator; all tensors."""
@@ -159,7 +168,9 @@ class DQN:
         self._generator.set_state(state["generator"].cpu())
 
 
-def _make_optimizer(config: DQNConfig, weights: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def _make_optimizer(config: DQNConfig, network: QNetwork) -> torch.optim.Optimizer:
+    """Return the optimizer, with a group for the backbone's weights and one for the head's."""
+    weights = [{"params": list(part.parameters())} for part in (network.backbone, network.head)]
     if config.optimizer == "adam":
         return torch.optim.Adam(weights, lr=config.learning_rate, eps=config.optimizer_epsilon, fused=True)
     return torch.optim.RMSprop(

@@ -517,7 +517,7 @@ struct Batch {
 };
 
 struct Adam {
-    float clip_norm, rate, beta1, beta2, root, epsilon;  // rate and root with this step's bias corrections
+    float clip_norm, backbone_rate, rate, beta1, beta2, root, epsilon;  // rates and root with this step's corrections
 };
 
 // Σ x²; sixteen partial sums, whatever the count.
@@ -930,8 +930,10 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
                       BLOCK * FEATURES, packed + HIDDEN + unit * FEATURES);
         } else {
             const int layer = item - units / BLOCK;
+            Adam backbone = *adam;
+            backbone.rate = adam->backbone_rate;
             for (int i = 2 * layer; i < 2 * layer + 2; i++) {
-                adam_step(*adam, scale, parameters[i], 0, parameters[i].gradient, parameters[i].count);
+                adam_step(backbone, scale, parameters[i], 0, parameters[i].gradient, parameters[i].count);
             }
             pack(layer, parameters[2 * layer].weight, packed);
         }

@@ -151,10 +151,11 @@ class NativeUpdate:
             state["step"] += 1
             struct.weight, struct.gradient, struct.count = _at(weight), _at(weight.grad), weight.numel()
             struct.first, struct.second = _at(state["exp_avg"]), _at(state["exp_avg_sq"])
-        group = self._optimizer.param_groups[0]
+        backbone, group = self._optimizer.param_groups
         steps, (beta1, beta2) = float(self._optimizer.state[self._parameters[0]]["step"]), group["betas"]
-        rate, root = group["lr"] / (1 - beta1**steps), 1 / math.sqrt(1 - beta2**steps)
-        adam = (ctypes.c_float * 6)(self._clip_norm, rate, beta1, beta2, root, group["eps"])
+        corrected, root = 1 / (1 - beta1**steps), 1 / math.sqrt(1 - beta2**steps)
+        rates = backbone["lr"] * corrected, group["lr"] * corrected
+        adam = (ctypes.c_float * 7)(self._clip_norm, *rates, beta1, beta2, root, group["eps"])
         frames_t = prepared.frames_t if prepared.frames_t.numel() else None
         batch = _Batch(
             *map(_at, prepared._replace(frames_t=frames_t)),

@@ -135,4 +135,148 @@ class ImpalaCNN(Backbone):
         return maps
 
 
-BACKBONES: dict[str, type[Backbone]] = {"nature": NatureCNN, "impala": ImpalaCNN}
+class LeNet(Backbone):
+    """LeNet-5 (LeCun et al. 1998, figure 2) up to its last map, with ReLUs and max pooling."""
+
+    minimum_size = 32
+
+    def __init__(self, in_channels: int = 4) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.stages = (Stage(6, 2), Stage(16, 4), Stage(120, 4))
+        self.conv1 = nn.Conv2d(in_channels, 6, kernel_size=5)
+        self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
+        self.conv3 = nn.Conv2d(16, 120, kernel_size=5)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See `Backbone.forward`."""
+        x = unit_scale(images, self.conv1.weight.dtype)
+        fine = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        middle = F.max_pool2d(F.relu(self.conv2(fine)), 2)
+        return [fine, middle, F.relu(self.conv3(middle))]
+
+
+class ConvBlocks(Backbone):
+    """Blocks of 3×3 convolutions, each closed by a max pooling (VGG: Simonyan & Zisserman 2015, table 1).
+
+    Initialised as He et al. 2015, for ReLUs.
+    """
+
+    minimum_size = 8
+
+    def __init__(self, in_channels: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.stages = tuple(Stage(width, 2 ** (i + 1)) for i, width in enumerate(widths))
+        self.blocks = nn.ModuleList()
+        for before, width, depth in zip((in_channels, *widths), widths, depths, strict=False):
+            channels = [before] + [width] * depth
+            convolutions = [nn.Conv2d(a, b, kernel_size=3, padding=1) for a, b in itertools.pairwise(channels)]
+            self.blocks.append(nn.Sequential(*(layer for conv in convolutions for layer in (conv, nn.ReLU()))))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See `Backbone.forward`."""
+        x = unit_scale(images, next(self.parameters()).dtype)
+        maps = []
+        for block in self.blocks:
+            x = F.max_pool2d(block(x), 2)
+            maps.append(x)
+        return maps
+
+
+class ConvNet(ConvBlocks):
+    """The deep 3×3 network for digits: two convolutions and a pooling, three times, 16, 32 and 64 wide."""
+
+    def __init__(self, in_channels: int = 4) -> None:
+        super().__init__(in_channels, widths=(16, 32, 64), depths=(2, 2, 2))
+
+
+class VGG(ConvBlocks):
+    """VGG-11's plan of depths (Simonyan & Zisserman 2015, table 1, column A), half as wide and four blocks deep."""
+
+    minimum_size = 16
+
+    def __init__(self, in_channels: int = 4) -> None:
+        super().__init__(in_channels, widths=(32, 64, 128, 256), depths=(1, 1, 2, 2))
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions beside a shortcut (He et al. 2016, figure 2), normalised in groups (Wu & He 2018)."""
+
+    def __init__(self, before: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, channels, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.GroupNorm(16, channels)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+        self.norm2 = nn.GroupNorm(16, channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or before != channels:
+            convolution = nn.Conv2d(before, channels, kernel_size=1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(convolution, nn.GroupNorm(16, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, channels, H / stride, W / stride)."""
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet18(Backbone):
+    """ResNet-18 (He et al. 2016, table 1) with GroupNorm; its first layer is 3×3 without stride."""
+
+    minimum_size = 8
+
+    def __init__(self, in_channels: int = 4) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        widths = (64, 128, 256, 512)
+        self.stages = tuple(Stage(width, 2**i) for i, width in enumerate(widths))
+        self.conv1 = nn.Conv2d(in_channels, 64, kernel_size=3, padding=1, bias=False)
+        self.norm1 = nn.GroupNorm(16, 64)
+        self.sections = nn.ModuleList(
+            nn.Sequential(BasicBlock(before, width, 1 if i == 0 else 2), BasicBlock(width, width, 1))
+            for i, (before, width) in enumerate(itertools.pairwise((64, *widths)))
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See `Backbone.forward`."""
+        x = F.relu(self.norm1(self.conv1(unit_scale(images, self.conv1.weight.dtype))))
+        maps = []
+        for section in self.sections:
+            x = section(x)
+            maps.append(x)
+        return maps
+
+
+BACKBONES: dict[str, type[Backbone]] = {
+    "nature": NatureCNN,
+    "impala": ImpalaCNN,
+    "lenet": LeNet,
+    "convnet": ConvNet,
+    "vgg": VGG,
+    "resnet18": ResNet18,
+}
+
+
+def adapt_channels(weights: dict[str, Tensor], in_channels: int) -> dict[str, Tensor]:
+    """Return a backbone's weights for images of `in_channels` channels, whatever number they were trained on.
+
+    The first layer's filters are repeated over more channels, and scaled down by as much; over fewer they are added up.
+    So a picture whose channels are all the same looks the same as before, or nearly.
+    """
+    name = next(name for name, weight in weights.items() if weight.ndim == 4)
+    first = weights[name]
+    had = first.shape[1]
+    if had == in_channels:
+        return weights
+    if had < in_channels:
+        adapted = first.repeat(1, -(-in_channels // had), 1, 1)[:, :in_channels] * (had / in_channels)
+    else:
+        adapted = torch.stack([first[:, channel::in_channels].sum(dim=1) for channel in range(in_channels)], dim=1)
+    return weights | {name: adapted}

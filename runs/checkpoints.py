@@ -1,11 +1,9 @@
-"""Checkpoints: folders of safetensors and JSON, whole or absent.
+"""Checkpoints of any run: folders that are whole or absent, of safetensors and JSON.
 
-    checkpoints/<steps>/config.json          the run's configuration and versions
-                        weights.safetensors  the network: all that evaluate and watch read
-                        learner.safetensors  target network, optimizer, generators, the batch prepared next
-                        state.json           counters, environments, and the replay's segments in order
-                        replay/*.safetensors rows of the replay, in files that the next checkpoint links
-    checkpoints/latest                       the name of the newest one
+    checkpoints/<count>/config.json           configuration, shapes, versions, count
+                        weights.safetensors   the network: all that using it needs
+                        …                     what going on needs; the run that writes it knows
+    checkpoints/latest                        the name of the newest one
 
 A checkpoint is written under another name, synced and renamed, then `latest` is replaced: whenever the machine stops,
 the last good one is left. No file is a pickle, so that opening a stranger's checkpoint runs no code.
@@ -14,133 +12,85 @@ the last good one is left. No file is a pickle, so that opening a stranger's che
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from agents.dqn import DQN
-from agents.replay import FrameReplay
-from runs import machine
-from runs.config import TrainConfig, from_json, to_json
+from perception.backbones import BACKBONES, adapt_channels
 
-FORMAT = "saccade-dqn-1"
 PARTIAL = ".partial"
-SEGMENT_ROWS = 16_384  # of the replay, to a file: 116 MB, so that writing one takes little memory
 
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, damaged or of another kind; the message says which and what to do."""
 
 
-class Segment(NamedTuple):
-    """A file with rows of the replay, and up to where it goes in each ring."""
-
-    file: str
-    stop: list[int]
-
-
 class CheckpointWriter:
-    """Writes the checkpoints of one run, and knows which of the replay's rows are on disk already."""
+    """Writes the checkpoints of one run."""
 
     def __init__(self, run_folder: Path, kept: int) -> None:
         """Write below `run_folder`; keep the newest `kept`."""
         self.folder = run_folder / "checkpoints"
         self._kept = kept
-        self._segments: list[Segment] = []
-        self._previous: Path | None = None
+        self.previous: Path | None = None
+        """The newest one; set it when a run is resumed."""
 
-    def resume(self, checkpoint: Path, segments: list[Segment]) -> None:
-        """Go on from `checkpoint`, whose segments the next one links."""
-        self._previous, self._segments = checkpoint, segments
-
-    def save(
-        self,
-        about: dict[str, Any],
-        config: TrainConfig,
-        agent: DQN,
-        replay: FrameReplay,
-        learner: dict[str, Tensor],
-        state: Any,
-    ) -> Path:
-        """Write a checkpoint and return its folder.
-
-        Args:
-            about: what `config.json` says beside the configuration; its `steps` name the checkpoint.
-            config: of the run.
-            agent: its weights and what learning on needs.
-            replay: rows that no earlier checkpoint has are written, the others linked.
-            learner: further tensors to keep.
-            state: further JSON to keep.
+    def save(self, count: int, write: Callable[[Path], None]) -> Path:
+        """Write the checkpoint named `count` and return its folder; `write` fills the folder that it is given.
 
         Raises:
             OSError: it could not be written; the last good checkpoint stays.
         """
-        steps = about["steps"]
-        target, partial = self.folder / str(steps), self.folder / f".{steps}{PARTIAL}"
-        if self._previous == target:  # saved at this very step before; to displace it would risk it
+        target, partial = self.folder / str(count), self.folder / f".{count}{PARTIAL}"
+        if self.previous == target:  # saved at this very count before; to displace it would risk it
             return target
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f".*{PARTIAL}"):
             shutil.rmtree(leftover)
         try:
-            (partial / "replay").mkdir(parents=True)
-            segments = self._save_replay(partial / "replay", steps, replay)
-            write_weights(partial, config, agent, about)
-            tensors = {f"agent.{name}": value for name, value in agent.state_dict().items()}
-            tensors |= {f"replay.{name}": value for name, value in replay.state_dict().items()}
-            save_tensors(partial / "learner.safetensors", tensors | learner)
-            save_json(partial / "state.json", {"segments": segments, "loop": state})
-            _sync(partial / "replay")
-            _sync(partial)
+            partial.mkdir()
+            write(partial)
+            sync(partial)
             if target.exists():  # left by a stop between the two renames below, and not named by `latest`
                 shutil.rmtree(target)
             partial.rename(target)
-            _sync(self.folder)
+            sync(self.folder)
             replace_text(self.folder / "latest", target.name)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        self._previous, self._segments = target, segments
+        self.previous = target
         self._delete_old()
         return target
-
-    def _save_replay(self, folder: Path, steps: int, replay: FrameReplay) -> list[Segment]:
-        written = replay.rows_written()
-        oldest = written - replay.rows
-        segments = [s for s in self._segments if (np.array(s.stop) > oldest).any()]
-        for segment in segments:
-            assert self._previous is not None
-            _link(self._previous / "replay" / segment.file, folder / segment.file)
-        done = np.array(self._segments[-1].stop) if self._segments else np.zeros_like(written)
-        while (done < written).any():
-            rows = replay.segment(done, SEGMENT_ROWS // replay.num_envs + 1)
-            done = rows["stop"].numpy()
-            segment = Segment(f"{steps}-{len(segments)}.safetensors", done.tolist())
-            save_tensors(folder / segment.file, rows)
-            segments.append(segment)
-        return segments
 
     def _delete_old(self) -> None:
         for old in sorted(_checkpoints_in(self.folder))[: -self._kept]:
             folder = self.folder / str(old)
-            if folder != self._previous:
+            if folder != self.previous:
                 gone = self.folder / f".{old}-old{PARTIAL}"
                 folder.rename(gone)
                 shutil.rmtree(gone)
 
 
-def write_weights(folder: Path, config: TrainConfig, agent: DQN, about: dict[str, Any], bf16: bool = False) -> None:
-    """Write what acting needs: the weights, the configuration, and the shapes to build the network with."""
-    weights = {name: w.to(torch.bfloat16 if bf16 else w.dtype).contiguous() for name, w in agent.weights().items()}
-    save_tensors(folder / "weights.safetensors", weights)
-    shapes = {"num_actions": agent.num_actions, "frame_shape": agent.frame_shape, "stack": agent.stack}
-    about = {"format": FORMAT, "shapes": shapes, "versions": machine.versions()} | about
-    save_json(folder / "config.json", about | {"config": to_json(config)})
+def replace_weights(folder: Path, name: str, write: Callable[[Path], None]) -> None:
+    """Replace the weights-only folder `name` in a run's folder; `write` fills the folder that it is given.
+
+    Raises:
+        OSError: it could not be written; the folder that was there stays.
+    """
+    partial, old, target = folder / f".{name}{PARTIAL}", folder / f".{name}-old", folder / name
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    partial.mkdir()
+    write(partial)
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -164,98 +114,48 @@ def find_checkpoint(path: Path) -> Path:
     raise CheckpointError(f"'{path}' holds no checkpoint yet: no weights.safetensors, and no checkpoints/latest")
 
 
-def load_config(checkpoint: Path) -> tuple[TrainConfig, dict[str, Any]]:
-    """Return the run's configuration and all that `config.json` says.
+def read_about(checkpoint: Path, expected: str) -> dict[str, Any]:
+    """Return all that a checkpoint's `config.json` says.
 
     Raises:
-        CheckpointError: it is missing, damaged, or of another format.
+        CheckpointError: it is missing, damaged, or not of the format `expected`.
     """
     about = load_json(checkpoint / "config.json")
-    if about.get("format") != FORMAT:
+    found = about.get("format")
+    if found != expected:
+        kinds = {"saccade-dqn-1": "an agent's", "saccade-perception-1": "a perception task's"}
+        if found in kinds:
+            raise CheckpointError(f"'{checkpoint}' is {kinds[found]} checkpoint; this needs {kinds[expected]}")
         raise CheckpointError(
-            f"'{checkpoint}' has the format {about.get('format')!r}, this program reads {FORMAT!r}; "
+            f"'{checkpoint}' has the format {found!r}, this program reads {expected!r}; "
             "open it with the version that wrote it"
         )
-    try:
-        return from_json(TrainConfig, about["config"]), about
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"'{checkpoint}/config.json': {error}") from error
+    return about
 
 
-def load_agent(path: Path | str, device: str = "auto") -> tuple[DQN, TrainConfig]:
-    """Return the agent of a checkpoint or run folder, ready to `act`, and the configuration it was trained with.
+def load_backbone_weights(source: str, in_channels: int) -> tuple[str, dict[str, Tensor]]:
+    """Return the name and the weights, for images of `in_channels` channels, of the backbone in any checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged or does not fit.
-        ValueError: there is no such device.
+        CheckpointError: there is none, or it is damaged.
     """
-    checkpoint = find_checkpoint(Path(path))
-    config, about = load_config(checkpoint)
-    device = machine.choose_device(device)
-    agent = make_agent(config, about["shapes"], device)
-    load_weights(checkpoint, agent)
-    return agent, config
-
-
-def make_agent(config: TrainConfig, shapes: dict[str, Any], device: str) -> DQN:
-    """Return a fresh agent for frames and actions of these shapes."""
-    return DQN(
-        config.agent,
-        shapes["num_actions"],
-        frame_shape=tuple(shapes["frame_shape"]),
-        stack=shapes["stack"],
-        device=device,
-        precision=machine.choose_precision(config.precision, device),
-        seed=config.seed,
-    )
-
-
-def load_weights(checkpoint: Path, agent: DQN) -> None:
-    """Load the network's weights.
-
-    Raises:
-        CheckpointError: they are missing, damaged, or of another backbone, head or number of actions.
-    """
+    if not Path(source).exists():
+        raise CheckpointError(f"--backbone '{source}' is neither a checkpoint nor one of {', '.join(BACKBONES)}")
+    checkpoint = find_checkpoint(Path(source))
+    about = load_json(checkpoint / "config.json")
+    name = about.get("backbone") or about.get("config", {}).get("agent", {}).get("backbone")
     weights = load_tensors(checkpoint / "weights.safetensors")
-    expected = {name: tuple(weight.shape) for name, weight in agent.weights().items()}
-    found = {name: tuple(weight.shape) for name, weight in weights.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise CheckpointError(
-                f"'{checkpoint}' does not fit its configuration or this game: {name} is {found.get(name, 'absent')}, "
-                f"a network with backbone {agent.config.backbone}, dueling {agent.config.dueling} and "
-                f"{agent.num_actions} actions has {expected.get(name, 'none')}"
-            )
-    agent.load_weights(weights)
-
-
-def load_learner(checkpoint: Path, agent: DQN, replay: FrameReplay) -> tuple[dict[str, Tensor], Any, list[Segment]]:
-    """Restore the agent's learning state and the replay; return the further tensors, the JSON and the segments.
-
-    Raises:
-        CheckpointError: the checkpoint holds weights alone, or is damaged.
-    """
-    if not (checkpoint / "learner.safetensors").exists():
-        raise CheckpointError(f"'{checkpoint}' holds weights alone and cannot be resumed; resume the run's own folder")
-    load_weights(checkpoint, agent)
-    saved, tensors = load_json(checkpoint / "state.json"), load_tensors(checkpoint / "learner.safetensors")
-    agent.load_state_dict(_with_prefix(tensors, "agent."))
-    replay.load_state_dict(_with_prefix(tensors, "replay."))
-    segments = [Segment(*segment) for segment in saved["segments"]]
-    for segment in segments:
-        replay.load_segment(load_tensors(checkpoint / "replay" / segment.file))
-    rest = {name: value for name, value in tensors.items() if not name.startswith(("agent.", "replay."))}
-    return rest, saved["loop"], segments
-
-
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    prefix = "backbone."
+    weights = {key.removeprefix(prefix): value.float() for key, value in weights.items() if key.startswith(prefix)}
+    if not weights or not isinstance(name, str):
+        raise CheckpointError(f"'{checkpoint}' has no backbone that this program knows")
+    return name, adapt_channels(weights, in_channels)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors, contiguous, and sync them to disk."""
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)
-    _sync(path)
+    sync(path)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -266,8 +166,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(4)
-        if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+            start = file.read(9)  # of safetensors the length of a header, which may be anything, and its first brace
+        if start[8:] != b"{" and start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
             raise CheckpointError(f"'{path}' is a pickle under another name: refused, since opening one runs code")
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -277,7 +177,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 def save_json(path: Path, value: Any) -> None:
     """Write JSON and sync it to disk."""
     path.write_text(json.dumps(value, indent=1))
-    _sync(path)
+    sync(path)
 
 
 def load_json(path: Path) -> Any:
@@ -296,23 +196,25 @@ def replace_text(path: Path, text: str) -> None:
     """Replace a small file in one stroke."""
     partial = path.with_name(f".{path.name}{PARTIAL}.txt")
     partial.write_text(text)
-    _sync(partial)
+    sync(partial)
     partial.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _checkpoints_in(folder: Path) -> list[int]:
     return [int(child.name) for child in folder.iterdir() if child.name.isdigit()]
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name; copy it where the file system has no such links."""
     try:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

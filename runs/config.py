@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
+
 from agents.config import DQNConfig
 from envs.config import EnvConfig
 
@@ -39,6 +41,8 @@ class TrainConfig:
     env: EnvConfig = field(default_factory=EnvConfig)
     agent: DQNConfig = field(default_factory=DQNConfig)
     tracked: TrackingConfig = field(default_factory=TrackingConfig)
+    backbone_source: tyro.conf.Suppress[str | None] = None
+    """The checkpoint that the backbone started from."""
     total_steps: int = 10_000_000
     """Where the run ends."""
     num_envs: int = 8
@@ -108,6 +112,103 @@ class TrainConfig:
             if not holds:
                 raise ValueError(message)
 
+    @property
+    def group(self) -> str:
+        """What runs that differ in the seed alone have in common."""
+        return f"{self.preset}-{self.env.game}"
+
+
+@dataclass(frozen=True)
+class PerceptionConfig:
+    """A run of one perception task on one data set. Counts are in updates: gradient steps."""
+
+    task: tyro.conf.Positional[Literal["classification", "segmentation"]]
+    """What is learnt: which class or which values of a game's variables; or what each pixel shows."""
+    data: str
+    """A recording (python -m runs.record_frames), a folder of pictures, `digits`, or a Hugging Face data set's name."""
+    game: str | None = None
+    """Of a recording of several games, the one to learn from; the first when not given."""
+    backbone: str = "nature"
+    """A fresh backbone by name, or a checkpoint whose backbone to start from: any task's, or an agent's."""
+    freeze: bool = False
+    """Leave the backbone as it is and train the head alone."""
+    finetune: bool = False
+    """Train the backbone too. This is what happens anyway, unless it is frozen."""
+    head: Literal["auto", "mlp", "linear", "skips", "decoder"] = "auto"
+    """Classification: `mlp`, or `linear`, a probe, which a frozen backbone gets. Segmentation: `skips` or `decoder`."""
+    tracked: TrackingConfig = field(default_factory=TrackingConfig)
+    total_updates: int = 5_000
+    """Where the run ends."""
+    batch_size: int = 64
+    """Images of an update."""
+    learning_rate: float = 1e-3
+    """Of AdamW, at its greatest: it rises over the run's first twentieth, then falls to 0 as a cosine."""
+    weight_decay: float = 1e-2
+    """Of AdamW (Loshchilov & Hutter 2019)."""
+    dropout: float = 0.25
+    """Share of the units dropped before and after an mlp head's hidden layer."""
+    augmentation: Literal["auto", "none", "affine"] = "auto"
+    """`affine`: each picture turned, moved, scaled and sheared a little. `auto` does so to pictures, not to games."""
+    image_size: int = 0
+    """Height and width that pictures are brought to; 0 takes 32, or what the backbone needs at least."""
+    baselines: bool = True
+    """Whether the end tells beside the test figures what a blind guess has and, of a classification of a game's
+    variables, a linear probe on a backbone that learnt nothing."""
+    seed: int = 0
+    """Of weights, order, augmentation, and of a split that nobody made."""
+    device: Device = "auto"
+    """`auto` takes a GPU when there is one."""
+    precision: Precision = "auto"
+    """Of forward and backward passes; weights are kept in float32. `auto` takes bf16 where the hardware has it."""
+    num_threads: int = 0
+    """CPU threads; 0 takes the cores there are."""
+    evaluate_every_updates: int = 500
+    """Updates between evaluations on the validation split."""
+    checkpoint_every_updates: int = 500
+    """Updates between checkpoints; 0 leaves only those at a stop and at the end."""
+    checkpoints_kept: int = 2
+    """Newest checkpoints that stay. The best one's weights stay in `best`."""
+    log_every_updates: int = 100
+    """Updates between rows of `metrics.csv`."""
+    run_name: str | None = None
+    """Name of the run; task, data, seed and time when not given."""
+    out: Path | None = None
+    """The run's folder; `runs/out/<run name>` when not given."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, in words that say what to do, where a value cannot be meant."""
+        heads = {"classification": ("auto", "mlp", "linear"), "segmentation": ("auto", "skips", "decoder")}
+        checks = [
+            (not (self.freeze and self.finetune), "freeze and finetune exclude each other"),
+            (
+                self.head in heads[self.task],
+                f"head {self.head} is none of {self.task}'s: {', '.join(heads[self.task])}",
+            ),
+            (min(self.total_updates, self.batch_size) >= 1, "total_updates and batch_size must be at least 1"),
+            (
+                self.task == "classification" or self.augmentation != "affine",
+                "augmentation affine moves the picture and not its mask: use none",
+            ),
+            (self.learning_rate > 0, f"learning_rate {self.learning_rate} must be above 0"),
+            (self.weight_decay >= 0, f"weight_decay {self.weight_decay} must be 0 or above"),
+            (0 <= self.dropout < 1, f"dropout {self.dropout} must lie between 0 and 1"),
+            (self.image_size >= 0 and self.num_threads >= 0, "image_size and num_threads must be 0 (chosen) or above"),
+            (
+                min(self.evaluate_every_updates, self.checkpoints_kept, self.log_every_updates) >= 1,
+                "evaluate_every_updates, checkpoints_kept and log_every_updates must be at least 1",
+            ),
+            (self.checkpoint_every_updates >= 0, "checkpoint_every_updates must be 0 (off) or above"),
+            (self.seed >= 0, f"seed {self.seed} must be 0 or above"),
+        ]
+        for holds, message in checks:
+            if not holds:
+                raise ValueError(message)
+
+    @property
+    def group(self) -> str:
+        """What runs that differ in the seed alone have in common."""
+        return f"{self.task}-{self.game or Path(self.data).name}"
+
 
 @dataclass(frozen=True)
 class ResumeArgs:
@@ -116,6 +217,20 @@ class ResumeArgs:
     resume: Path
     """The run's folder."""
     total_steps: int | None = None
+    """A new end."""
+    device: Device | None = None
+    """Another device."""
+    tracking: Tracking | None = None
+    """Another tracker."""
+
+
+@dataclass(frozen=True)
+class PerceptionResumeArgs:
+    """Go on with a perception run where it stopped, under the same configuration and the same W&B run."""
+
+    resume: Path
+    """The run's folder."""
+    total_updates: int | None = None
     """A new end."""
     device: Device | None = None
     """Another device."""

@@ -1,9 +1,7 @@
 """What a run of DQN holds, and what it does around the loop in `train_dqn.py`: counts, numbers, scores, checkpoints."""
 
-import gc
 import math
 import secrets
-import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -19,27 +17,26 @@ from agents.schedules import linear
 from agents.updates import LEARNED, PreparedBatch
 from envs.episodes import Transition
 from envs.games import make_games
+from perception.backbones import BACKBONES
 from runs import machine
+from runs.agent_checkpoints import Segment, load_config, load_learner, make_agent, write_learner, write_weights
 from runs.checkpoints import (
-    PARTIAL,
     CheckpointError,
     CheckpointWriter,
     find_checkpoint,
-    load_config,
-    load_learner,
-    make_agent,
+    load_backbone_weights,
+    replace_weights,
     save_json,
-    write_weights,
 )
 from runs.commands import StopSignal
 from runs.config import ResumeArgs, TrainConfig, to_json
 from runs.evaluate import describe, evaluate
 from runs.folders import RunFolder
 from runs.progress import ProgressDisplay
-from runs.tracking import Tracker
+from runs.tracking import DQN_METRICS, Tracker
 from runs.watch import record_video
 
-HELD_OUT_STATES = 256
+HELD_OUT_STATES, STACK = 256, 4
 
 
 class DQNRun:
@@ -56,7 +53,7 @@ class DQNRun:
         assert config.out is not None
         self.config, self.folder, self._wandb_id = config, config.out, wandb_id
         machine.settle_thread(config.num_threads)
-        frame_shape, stack = (84, 84), 4
+        frame_shape, stack = (84, 84), STACK
         if config.device == "cpu":
             machine.check_memory(FrameReplay.bytes_needed(config.agent.replay_capacity_steps, frame_shape))
         self.games = make_games(config.env, config.num_envs, config.seed)
@@ -87,6 +84,7 @@ class DQNRun:
         self._seconds = 0.0
         self._lock = RunFolder(self.folder, resumed=checkpoint is not None)
         self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept)
+        self._segments: list[Segment] = []  # where the newest checkpoint has the replay
         self.display = ProgressDisplay(config.total_steps)
         if checkpoint is not None:
             self.display.say(f"reading {checkpoint} and playing the open episodes again, up to where they were")
@@ -106,8 +104,10 @@ class DQNRun:
             f"{'resumed at step ' + format(self.steps, ',') if self._resumed else 'new'}: {self.folder}"
         )
         self.display.begin(self.steps)
-        gc.freeze()  # what there is now stays: the collector need not look through it again and again (4 % of the time)
-        self._tracker = Tracker(self.folder, self.config, self._wandb_id, self.steps if self._resumed else None)
+        machine.spare_the_collector()
+        self._tracker = Tracker(
+            self.folder, DQN_METRICS, self.config, self._wandb_id, self.steps if self._resumed else None
+        )
         for message in self._tracker.messages:
             self.display.say(message)
         self._clock = time.monotonic() - self._seconds
@@ -166,7 +166,7 @@ class DQNRun:
             "episodes": self.episodes,
             "seconds": round(self._seconds, 2),
             "epsilon": self.epsilon(),
-            "learning_rate": self.agent.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.agent.optimizer.param_groups[-1]["lr"],
             "replay_fill": len(self.replay) / (self.replay.rows * self.replay.num_envs),
             "memory_gb": round(machine.resident_memory() / 1e9, 3),
             "steps_per_second": round(steps_per_second, 1),
@@ -211,7 +211,7 @@ class DQNRun:
         if config.evaluation_video_steps:
             video = self.folder / "videos" / f"{self.steps}.mp4"
             record_video(self.agent, config.env, video, config.seed, 0.0, most_steps=config.evaluation_video_steps)
-            self._tracker.log_video(video, self.steps)
+            self._tracker.log_file("evaluation_video", video, self.steps)
         if result["mean"] > self._best_score:
             self._best_score = result["mean"]
             self._save_weights("best", {"evaluation": result})
@@ -240,9 +240,17 @@ class DQNRun:
             "lengths": self._lengths,
             "games": self.games.state_dict(),
         }
-        about = {"steps": self.steps, "wandb_id": self._wandb_id}
+        written: list[list[Segment]] = []
+
+        def write(folder: Path) -> None:
+            previous = self._checkpoints.previous
+            written.append(write_learner(folder, self.agent, self.replay, tensors, state, previous, self._segments))
+            write_weights(folder, self.config, self.agent, self._about())
+
         try:
-            return self._checkpoints.save(about, self.config, self.agent, self.replay, tensors, state)
+            checkpoint = self._checkpoints.save(self.steps, write)
+            self._segments = written[-1] if written else self._segments
+            return checkpoint
         except OSError as error:
             self.display.say(
                 f"warning: no checkpoint at step {self.steps:,} ({error.strerror or error}); the last good one stays, "
@@ -263,20 +271,16 @@ class DQNRun:
         self._tracker.close()
         self.games.close()
 
+    def _about(self) -> dict[str, Any]:
+        return {"steps": self.steps, "wandb_id": self._wandb_id}
+
     def _save_weights(self, name: str, about: dict[str, Any]) -> None:
-        """Replace the weights-only folder `name` in the run's folder."""
-        partial, old, target = self.folder / f".{name}{PARTIAL}", self.folder / f".{name}-old", self.folder / name
+        """Replace the weights-only folder `name` in the run's folder; warn where that fails."""
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
-            partial.mkdir()
-            write_weights(partial, self.config, self.agent, {"steps": self.steps, "wandb_id": self._wandb_id} | about)
-            if target.exists():
-                target.rename(old)
-            partial.rename(target)
-            shutil.rmtree(old, ignore_errors=True)
+            about = self._about() | about
+            replace_weights(self.folder, name, lambda to: write_weights(to, self.config, self.agent, about))
         except OSError as error:
-            self.display.say(f"warning: could not keep the weights in '{target}' ({error.strerror or error})")
+            self.display.say(f"warning: could not keep '{self.folder / name}' ({error.strerror or error})")
 
     def _save_diverged(self, update: int) -> None:
         norms = self.agent.gradient_norms()
@@ -290,7 +294,7 @@ class DQNRun:
 
     def _load(self, checkpoint: Path) -> None:
         tensors, state, segments = load_learner(checkpoint, self.agent, self.replay)
-        self._checkpoints.resume(checkpoint, segments)
+        self._checkpoints.previous, self._segments = checkpoint, segments
         device = self.agent.device
         while (prefix := f"prepared.{len(self.prepared)}.") + "q_t" in tensors:
             self.prepared.append(PreparedBatch(*(tensors[prefix + name].to(device) for name in PreparedBatch._fields)))
@@ -320,15 +324,24 @@ def new_run(config: TrainConfig) -> DQNRun:
     device = machine.choose_device(config.device)
     about = config.env.game if config.env.game == config.preset else f"{config.env.game}-{config.preset}"
     name = config.run_name or f"{about}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    agent, weights = config.agent, None
+    if agent.backbone not in BACKBONES:
+        source, weights = load_backbone_weights(agent.backbone, STACK)
+        agent = replace(agent, backbone=source)
     settled = replace(
         config,
+        agent=agent,
+        backbone_source=None if weights is None else config.agent.backbone,
         run_name=name,
         out=(config.out or Path("runs/out") / name).absolute(),
         device=device,
         precision=machine.choose_precision(config.precision, device),
         num_threads=machine.choose_threads(config.num_threads),
     )
-    return DQNRun(settled, wandb_id=secrets.token_hex(4))
+    run = DQNRun(settled, wandb_id=secrets.token_hex(4))
+    if weights is not None:
+        run.agent.load_backbone(weights)
+    return run
 
 
 def resumed_run(args: ResumeArgs) -> DQNRun:

@@ -62,7 +62,7 @@ def evaluate(agent: "DQN", env: EnvConfig, episodes: int, epsilon: float, seed: 
 
 @dataclass(frozen=True)
 class EvaluateArgs:
-    """Score an agent over whole games, by raw rewards."""
+    """Score an agent over whole games, by raw rewards; or a perception task on the test split of a data set."""
 
     checkpoint: tyro.conf.Positional[Path]
     """A checkpoint folder, or a run folder (its newest checkpoint)."""
@@ -76,6 +76,10 @@ class EvaluateArgs:
     """Of the games and the random actions."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
+    data: str | None = None
+    """Of a perception task: the recording, folder or name, as for training; what it was trained on when not given."""
+    game: str | None = None
+    """Of a recording of several games."""
     json: Path | None = None
     """Write the result, with each game's score, to this file."""
 
@@ -86,12 +90,50 @@ def main(args: EvaluateArgs) -> int:
         check_play(args.episodes, args.epsilon)
         if args.json is not None and not args.json.parent.is_dir():
             raise ValueError(f"--json {args.json}: there is no folder '{args.json.parent}'")
+        if is_perception(args.checkpoint):
+            return evaluate_perception(args)
+        if args.data is not None or args.game is not None:
+            raise ValueError("--data and --game go with a perception task's checkpoint; an agent has its game with it")
         agent, env = load_player(args.checkpoint, args.protocol, args.device)
     result = evaluate(agent, env, args.episodes, args.epsilon, args.seed)
     if args.json is not None:
         args.json.write_text(json.dumps(result, indent=1))
     print(describe(result))
     return 0
+
+
+def evaluate_perception(args: EvaluateArgs) -> int:
+    """Print the figures on the test split; return the exit code."""
+    from runs import machine
+    from runs.datasets import open_dataset
+    from runs.perception_checkpoints import load_perception
+    from runs.perception_run import answer_split
+
+    machine.settle_thread(machine.usable_cores())
+    network, task, config, about = load_perception(args.checkpoint, args.device)
+    game = args.game if args.data else args.game or config.game
+    data = open_dataset(config.task, args.data or config.data, game, about["size"][0], config.seed)
+    data = data.numbered_as(about["names"])
+    if data.channels != about["channels"]:
+        raise ValueError(f"{data.name} has {data.channels} channels, the checkpoint was trained on {about['channels']}")
+    answers, loss = answer_split(network, task, data, "test", config.precision)
+    result = {"data": data.name, "images": len(answers), "loss": loss, **task.measure(answers, data.truth("test"))}
+    if args.json is not None:
+        args.json.write_text(json.dumps(result, indent=1))
+    for name, value in result.items():
+        print(f"{name:24} {value if isinstance(value, str | int) else format(value, '.4f')}")
+    return 0
+
+
+def is_perception(checkpoint: Path) -> bool:
+    """Whether a checkpoint is a perception task's.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    from runs.checkpoints import find_checkpoint, load_json
+
+    return load_json(find_checkpoint(checkpoint) / "config.json").get("format") == "saccade-perception-1"
 
 
 def load_player(checkpoint: Path, protocol: Protocol | None, device: str) -> "tuple[DQN, EnvConfig]":
@@ -102,7 +144,7 @@ def load_player(checkpoint: Path, protocol: Protocol | None, device: str) -> "tu
     """
     from envs.games import make_games
     from runs import machine
-    from runs.checkpoints import load_agent
+    from runs.agent_checkpoints import load_agent
 
     machine.settle_thread(machine.usable_cores())
     agent, config = load_agent(checkpoint, device)

@@ -23,7 +23,8 @@ class ExportArgs:
 
 def main(args: ExportArgs) -> int:
     """Write the copy and say how large it is; return the exit code."""
-    from runs.checkpoints import find_checkpoint, load_agent, load_config, write_weights
+    from runs.agent_checkpoints import load_agent, load_config, write_weights
+    from runs.checkpoints import find_checkpoint
 
     with refusing_bad_input():
         about = load_config(find_checkpoint(args.checkpoint))[1]

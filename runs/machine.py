@@ -1,5 +1,7 @@
 """The machine a run is on: device, precision, threads, memory, versions."""
 
+import atexit
+import gc
 import os
 import platform
 import resource
@@ -60,6 +62,12 @@ def settle_thread(num_threads: int) -> None:
     """
     torch.set_num_threads(num_threads)
     torch.set_flush_denormal(True)
+
+
+def spare_the_collector() -> None:
+    """Keep what there is out of the garbage collector's sight, which took 4 % of a run; given back at the end."""
+    gc.freeze()
+    atexit.register(gc.unfreeze)
 
 
 def available_memory() -> int:

@@ -134,7 +134,7 @@ def _card(args: RecordArgs) -> dict[str, Any]:
 def _load_policy(policy: str, players: "dict[str, EmulatedGame]") -> "DQN | None":
     if policy == "random":
         return None
-    from runs.checkpoints import load_agent
+    from runs.agent_checkpoints import load_agent
 
     agent, _ = load_agent(policy)
     for game, player in players.items():

@@ -166,6 +166,37 @@ def test_prepared_batches_are_cut_in_order() -> None:
         assert torch.equal(tensor, torch.cat([first, second]))
 
 
+@pytest.mark.parametrize(("precision", "shape"), [("float32", SHAPE), ("bf16", (84, 84))])
+def test_the_backbone_has_a_rate_of_its_own(precision: str, shape: tuple[int, int]) -> None:
+    """At 84×84 in bf16 the compiled path may be taken. Adam's first step is the rate itself, but for its epsilon."""
+    config = dataclasses.replace(
+        CONFIG, learning_rate=1e-3, backbone_learning_rate=1e-4, freeze_backbone_steps=50, optimizer_epsilon=1e-12
+    )
+    agent = DQN(config, 3, frame_shape=shape, precision=precision)
+    frames = torch.randint(0, 256, (5, 4, *shape), dtype=torch.uint8)
+    prepared = agent.prepare(batch(5)._replace(frames_tm1=frames, frames_t=frames.flip(0)))
+
+    def steps(at_step: int) -> list[float]:
+        parts = (agent.online.backbone, agent.online.head)
+        before = [[weight.detach().clone() for weight in part.parameters()] for part in parts]
+        assert agent.anneal(at_step, 1000) == 1e-3
+        agent.learn(prepared)
+        pairs = [zip(old, part.parameters(), strict=True) for old, part in zip(before, parts, strict=True)]
+        return [max(float((new.detach() - old).abs().max()) for old, new in pair) for pair in pairs]
+
+    assert steps(49) == [0.0, pytest.approx(1e-3, rel=1e-2)]
+    moved = steps(50)
+    assert 0.5e-4 < moved[0] < 2e-4 and moved[1] > 5e-4
+
+
+def test_a_backbone_from_elsewhere_is_in_both_networks() -> None:
+    agent, other = make(CONFIG), make(CONFIG, seed=1)
+    agent.load_backbone(other.online.backbone.state_dict())
+    for network in (agent.online, agent.target):
+        for ours, theirs in zip(network.backbone.parameters(), other.online.backbone.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+
+
 def test_dueling_head_against_a_hand_worked_sum() -> None:
     head = QHead(num_features=1, num_actions=2, dueling=True, hidden_units=1)
     with torch.no_grad():

@@ -24,7 +24,9 @@ def test_commands_and_files_it_names_exist() -> None:
         assert path.exists() or (ROOT / module / "__main__.py").exists(), module
     for path in set(re.findall(r"`((?:runs|tests|agents|perception|envs)/[\w/]+\.py)`", README)):
         assert (ROOT / path).exists(), path
-    for image in re.findall(r"\]\(([^)h][^)]*)\)", README):
+    images = re.findall(r'src="([^"]*)"', README)
+    assert len(images) == 2
+    for image in images:
         assert (ROOT / image).exists(), image
 
 

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from commands import ROOT, TINY, environment, metrics, refused, run, start
+from PIL import Image
 
-from runs.checkpoints import load_agent, load_tensors, save_tensors
+from runs.agent_checkpoints import load_agent
+from runs.checkpoints import load_tensors, save_tensors
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +31,36 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_list_of_commands_and_games() -> None:
     listed = run("runs")
-    for name in ("train_dqn", "evaluate", "watch", "games", "benchmark", "scaling", "record_frames", "label_sheet"):
+    for name in (
+        "train_dqn",
+        "evaluate",
+        "watch",
+        "games",
+        "benchmark",
+        "scaling",
+        "record_frames",
+        "label_sheet",
+        "train_perception",
+    ):
         assert f"python -m runs.{name} " in listed
     games = run("runs.games").splitlines()
     assert sum(line.startswith(("pong ", "breakout ")) for line in games) == 2
     assert any("104 Atari games" in line for line in games)
 
 
+def test_curves_are_drawn(trained: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "curves.png"
+    run("runs.curves", str(trained), str(trained), "--out", str(picture))
+    assert Image.open(picture).width > 500
+    run("runs.curves", str(trained), "--metric", "loss", "--over", "updates", "--out", str(tmp_path / "loss.svg"))
+    assert "tells no reward" in refused("runs.curves", str(trained), "--metric", "reward", "--out", str(picture))
+    assert "no metrics.csv" in refused("runs.curves", str(tmp_path), "--out", str(picture))
+
+
 @pytest.mark.parametrize(
-    "name", ["train_dqn", "evaluate", "watch", "games", "benchmark", "scaling", "record_frames", "label_sheet"]
+    "name",
+    "train_dqn train_perception evaluate watch predict games benchmark scaling curves "
+    "record_frames label_sheet".split(),
 )
 def test_help_is_quick(name: str) -> None:
     run(f"runs.{name}", "--help")

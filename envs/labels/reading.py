@@ -120,23 +120,19 @@ def input_mask(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     The smallest by its pixels in this mask, so that a ball of two pixels is never lost to the background.
     """
-    counts = np.bincount(mask.ravel(), minlength=1)
-    shrunk = np.full(INPUT_SHAPE, BACKGROUND, np.uint8)
-    present = [int(value) for value in np.flatnonzero(counts) if value != BACKGROUND]
-    for value in sorted(present, key=lambda value: -counts[value]):
-        shrunk[_covers_any(mask == value)] = value
-    return shrunk
-
-
-def _covers_any(shown: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each of the input's pixels covers any True one."""
+    counts = np.bincount(mask.ravel(), minlength=BACKGROUND + 1)
+    counts[BACKGROUND] = mask.size + 1
+    smallest_last = np.argsort(-counts, kind="stable").astype(np.uint8)
+    ranks = np.empty_like(smallest_last)
+    ranks[smallest_last] = np.arange(len(ranks), dtype=np.uint8)
+    shrunk = ranks[mask]
     for axis, size in enumerate(INPUT_SHAPE):
-        length = shown.shape[axis]
+        length = mask.shape[axis]
         first = np.arange(size) * length // size
-        last = -(-np.arange(1, size + 1) * length // size)  # one past, rounded up
-        sums = np.concatenate([np.zeros_like(np.take(shown, [0], axis), np.int32), shown.cumsum(axis, np.int32)], axis)
-        shown = np.take(sums, last, axis) > np.take(sums, first, axis)
-    return shown
+        last = -(-np.arange(1, size + 1) * length // size) - 1  # of the lines that it covers any of, three at most
+        lines = [np.take(shrunk, at, axis) for at in (first, np.minimum(first + 1, last), last)]
+        shrunk = np.maximum(np.maximum(lines[0], lines[1]), lines[2])
+    return smallest_last[shrunk]
 
 
 def boxes(mask: NDArray[np.uint8]) -> list[Box]:

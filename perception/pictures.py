@@ -1,0 +1,51 @@
+"""Contact sheets: pictures beside each other, with words below."""
+
+import colorsys
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Picture = NDArray[np.uint8]  # (H, W, 3)
+
+INK, GROUND = (235, 235, 235), (18, 18, 24)
+_FONT = ImageFont.load_default(11)
+_LINE, _LETTER, _GAP = 13, 6, 6
+
+
+def shown(image: NDArray[np.uint8]) -> Picture:
+    """Return what a person looks at of (C, H, W): RGB of three channels, else the last one in grey."""
+    if len(image) == 3:
+        return np.ascontiguousarray(image.transpose(1, 2, 0))
+    return np.repeat(image[-1][:, :, None], 3, axis=2)
+
+
+def hues(count: int) -> NDArray[np.uint8]:
+    """Return a colour for each of `count` classes, (count, 3); the first, the background, is dark grey."""
+    steps = max(count - 1, 1)
+    colours = [colorsys.hsv_to_rgb(i / steps, 0.55 + 0.4 * (i % 2), 1) for i in range(count - 1)]
+    return np.array([(40, 40, 40)] + [tuple(round(255 * c) for c in colour) for colour in colours], np.uint8)
+
+
+def contact_sheet(rows: Sequence[Sequence[tuple[Picture, str]]], tile: int = 168) -> Picture:
+    """Draw rows of pictures, each enlarged to `tile` pixels and with words below it.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    wrapped = [[textwrap.wrap(words, tile // _LETTER) for _, words in row] for row in rows]
+    heights = [tile + _GAP + _LINE * max((len(lines) for lines in row), default=0) for row in wrapped]
+    width = max(len(row) for row in rows) * (tile + _GAP) + _GAP
+    canvas = Image.new("RGB", (width, sum(heights) + _GAP), GROUND)
+    pen = ImageDraw.Draw(canvas)
+    top = _GAP
+    for row, lines_of_row, height in zip(rows, wrapped, heights, strict=True):
+        for place, ((picture, _), lines) in enumerate(zip(row, lines_of_row, strict=True)):
+            left = _GAP + place * (tile + _GAP)
+            canvas.paste(Image.fromarray(picture).resize((tile, tile), Image.Resampling.NEAREST), (left, top))
+            for number, line in enumerate(lines):
+                pen.text((left, top + tile + 1 + number * _LINE), line, INK, _FONT)
+        top += height
+    return np.asarray(canvas)

@@ -1,0 +1,181 @@
+"""Segmentation: what each pixel shows."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perception.backbones import Backbone
+from perception.pictures import Picture, contact_sheet, hues, shown
+
+SMALL_PIXELS = 16  # a class whose pixels in a picture are fewer, on average, is told about by itself
+
+
+def centred(maps: Tensor, height: int, width: int) -> Tensor:
+    """Pad with its own border, or cut, (B, C, H, W) to (B, C, height, width), the same on both sides.
+
+    An unpadded convolution loses as much at either border, so that what is centred lies over its own pixels.
+    """
+    for dim, size in ((2, height), (3, width)):
+        missing = size - maps.shape[dim]
+        before = missing // 2
+        if missing > 0:
+            sides = (0, 0, before, missing - before) if dim == 2 else (before, missing - before, 0, 0)
+            maps = F.pad(maps, sides, mode="replicate")
+        elif missing < 0:
+            maps = maps.narrow(dim, -missing // 2, size)
+    return maps
+
+
+def enlarge(maps: Tensor, factor: int) -> Tensor:
+    """Repeat each cell `factor` times in both directions."""
+    return maps if factor == 1 else F.interpolate(maps, scale_factor=factor, mode="nearest")
+
+
+class SkipHead(nn.Module):
+    """Fully convolutional, with skips from the finest map up (Long et al. 2015; top-down as in Lin et al. 2017).
+
+    Each map goes through a 1×1 convolution, and what is coarser is enlarged and added. The finest map's cells then say
+    each of their own pixels: as many scores a cell as it has pixels, rearranged (Shi et al. 2016).
+    """
+
+    def __init__(self, backbone: Backbone, size: tuple[int, int], num_classes: int, width: int = 64) -> None:
+        super().__init__()
+        self.size, self.strides = size, [stage.stride for stage in backbone.stages]
+        self.laterals = nn.ModuleList(nn.Conv2d(stage.channels, width, kernel_size=1) for stage in backbone.stages)
+        self.merge = nn.Conv2d(width, 2 * width, kernel_size=3, padding=1)
+        self.scores = nn.Conv2d(2 * width, num_classes * self.strides[0] ** 2, kernel_size=1)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Map a backbone's maps to logits (B, classes, H, W) of every pixel."""
+        merged = self.laterals[-1](maps[-1])
+        for i in range(len(maps) - 2, -1, -1):
+            height, width = maps[i].shape[2:]
+            coarser = centred(enlarge(merged, self.strides[i + 1] // self.strides[i]), height, width)
+            merged = self.laterals[i](maps[i]) + F.relu(coarser)
+        scores = self.scores(F.relu(self.merge(F.relu(merged))))
+        return centred(F.pixel_shuffle(scores, self.strides[0]), *self.size)
+
+
+class DecoderHead(nn.Module):
+    """From the coarsest map alone back to the pixels, a doubling at a time (SegNet: Badrinarayanan et al. 2017).
+
+    SegNet's pooling indices have no place here, for not every backbone pools: transposed convolutions enlarge instead.
+    """
+
+    def __init__(self, backbone: Backbone, size: tuple[int, int], num_classes: int, width: int = 64) -> None:
+        super().__init__()
+        self.size = size
+        layers: list[nn.Module] = []
+        channels, stride = backbone.stages[-1].channels, backbone.stages[-1].stride
+        while stride > 1:
+            layers += [nn.ConvTranspose2d(channels, width, kernel_size=4, stride=2, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(width, width, kernel_size=3, padding=1), nn.ReLU()]
+            channels, width, stride = width, max(width // 2, 16), stride // 2
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, num_classes, kernel_size=1))
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Map a backbone's maps to logits (B, classes, H, W) of every pixel."""
+        return centred(self.layers(maps[-1]), *self.size)
+
+
+def segmentation_loss(logits: Tensor, masks: Tensor, class_weights: Tensor) -> Tensor:
+    """Return the cross entropy () of pixels, each weighted by its class; weights of a batch sum to 1.
+
+    Args:
+        logits: (B, classes, H, W).
+        masks: (B, H, W), classes.
+        class_weights: (classes,).
+    """
+    return F.cross_entropy(logits, masks.long(), weight=class_weights)
+
+
+def balanced_weights(pixels: Tensor) -> Tensor:
+    """Return a weight for each class, (classes,), from its number of pixels (classes,): the root of median / frequency.
+
+    The median frequency of Eigen & Fergus 2015 (section 6.3.2), whose root keeps a ball of four pixels from being
+    painted over everything that may be one. A class without pixels has weight 0.
+    """
+    present = pixels > 0
+    frequency = pixels.double() / pixels.sum()
+    weights = (frequency[present].median() / frequency.clamp(min=1e-12)).sqrt()
+    return torch.where(present, weights, 0).float()
+
+
+def near(mask: Tensor) -> Tensor:
+    """Return where a True of (B, H, W) is at most one pixel away, diagonals included."""
+    return F.max_pool2d(mask[:, None].float(), kernel_size=3, stride=1, padding=1)[:, 0] > 0
+
+
+class Segmentation:
+    """The task: classes by name, the background first."""
+
+    unit = "miou"  # the metric that says which checkpoint is best
+    heads = ("skips", "decoder")
+
+    def __init__(self, names: list[str], pixels: Tensor) -> None:
+        """`pixels` (classes,): how many each class has in the training split."""
+        self.names = names
+        self.class_weights = balanced_weights(pixels)
+
+    def make_head(self, backbone: Backbone, size: tuple[int, int], kind: str, dropout: float) -> nn.Module:  # noqa: ARG002
+        """Return a fresh head: `skips` or `decoder`."""
+        return (SkipHead if kind == "skips" else DecoderHead)(backbone, size, len(self.names))
+
+    def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Return `segmentation_loss`."""
+        return segmentation_loss(logits, masks, self.class_weights.to(logits.device))
+
+    def answer(self, logits: Tensor) -> Tensor:
+        """Return the likeliest class of each pixel, (B, H, W) uint8."""
+        return logits.argmax(dim=1).byte()
+
+    def measure(self, answers: Tensor, masks: Tensor) -> dict[str, float]:
+        """Return the mean IoU, each class's, and of small classes recall and precision within one pixel.
+
+        IoU is taken over all pixels of all pictures together; a class that is neither there nor said does not count.
+        Recall is the share of a class's pixels that have one said to be it next to them, precision the share of those
+        said that have a true one.
+        """
+        from torchmetrics.functional.classification import multiclass_jaccard_index  # a second and a half
+
+        counts = masks.flatten().bincount(minlength=len(self.names))
+        said = answers.flatten().bincount(minlength=len(self.names))
+        ious = multiclass_jaccard_index(answers, masks, len(self.names), average=None)
+        found = {f"iou_{self.names[i]}": float(ious[i]) for i in range(len(self.names)) if counts[i] + said[i] > 0}
+        result = {"miou": float(np.mean(list(found.values()))), "accuracy": float((answers == masks).float().mean())}
+        small = [i for i in range(1, len(self.names)) if 0 < counts[i] < SMALL_PIXELS * _pictures_with(masks, i)]
+        for i in small:
+            truth, guess = masks == i, answers == i
+            result[f"recall_{self.names[i]}"] = float((near(guess) & truth).sum() / counts[i])
+            result[f"precision_{self.names[i]}"] = float((near(truth) & guess).sum() / said[i].clamp(min=1))
+        return result | found
+
+    def majority(self, masks: Tensor) -> Tensor:
+        """Return the commonest class of each pixel's place, (H, W): what a blind guess says."""
+        return masks.mode(dim=0).values
+
+    def words(self, answer: Iterable[int]) -> str:
+        """Say in words what there is."""
+        present = np.unique(np.asarray(answer))
+        return ", ".join(self.names[i] for i in present if i) or "nothing"
+
+    def picture(self, images: NDArray[np.uint8], answers: Tensor, masks: Tensor | None = None) -> Picture:
+        """Draw images (B, C, H, W), below them what is said of each pixel and, where it is known, what is true."""
+        colours = hues(len(self.names))
+        rows = []
+        for start in range(0, len(images), 6):
+            part = slice(start, start + 6)
+            rows.append([(shown(image), "") for image in images[part]])
+            rows.append([(colours[answer], "said") for answer in answers[part].numpy()])
+            if masks is not None:
+                rows.append([(colours[mask], "true") for mask in masks[part].numpy()])
+        return contact_sheet(rows)
+
+
+def _pictures_with(masks: Tensor, value: int) -> int:
+    """Return how many of the masks (B, H, W) show a class."""
+    return int((masks == value).flatten(1).any(dim=1).sum())

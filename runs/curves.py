@@ -1,0 +1,74 @@
+"""Draw the learning curves of runs: `python -m runs.curves RUN_FOLDER… --out FILE.png`."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from runs.commands import refusing_bad_input, run_command
+
+
+@dataclass(frozen=True)
+class CurvesArgs:
+    """Draw one metric of `metrics.csv` against another, a line for each run."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """The runs' folders."""
+    out: Path = Path("curves.png")
+    """The picture: PNG, SVG or PDF."""
+    metric: str = "evaluation_score"
+    """What is drawn; where the runs have its standard deviation, that is a band around it."""
+    over: str = "steps"
+    """Against what: steps, frames, updates or seconds."""
+
+
+def read_curve(folder: Path, over: str, metric: str) -> tuple[list[float], list[float], list[float]]:
+    """Return a run's (over, metric, standard deviation), 0 where there is none, of the rows that tell them.
+
+    Raises:
+        ValueError: there is no run, or it does not tell them.
+    """
+    try:
+        with (folder / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise ValueError(f"'{folder}' has no metrics.csv: give the folder of a run") from error
+    told = [name for name in (rows[0] if rows else {}) if any(row[name] for row in rows)]
+    if missing := [name for name in (over, metric) if name not in told]:
+        raise ValueError(f"'{folder}' tells no {missing[0]}; it tells {', '.join(told) or 'nothing yet'}")
+    # The last row of each place: the evaluation at the end is of more games than the one before it.
+    last = {float(row[over]): row for row in rows if row[metric]}
+    spread = [float(row.get(f"{metric}_std") or 0) for row in last.values()]
+    return list(last), [float(row[metric]) for row in last.values()], spread
+
+
+def main(args: CurvesArgs) -> int:
+    """Draw; return the exit code."""
+    with refusing_bad_input():
+        if not args.runs:
+            raise ValueError("give the folder of at least one run")
+        if args.out.suffix not in (".png", ".svg", ".pdf") or not args.out.parent.is_dir():
+            raise ValueError(f"--out {args.out}: needs the name of a .png, .svg or .pdf in a folder that is there")
+        curves = {run.name: read_curve(run, args.over, args.metric) for run in args.runs}
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for name, (x, y, spread) in curves.items():
+        (line,) = axes.plot(x, y, marker="o", markersize=4, label=name)
+        low, high = ([value + sign * band for value, band in zip(y, spread, strict=True)] for sign in (-1, 1))
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+    axes.set(xlabel=args.over.replace("_", " "), ylabel=args.metric.replace("_", " "))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(args.out, dpi=120)
+    print(args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main, CurvesArgs)

@@ -1,0 +1,93 @@
+"""A perception task's checkpoint: the network and what its answers mean, and what learning on needs.
+
+config.json            configuration, backbone, task, names of its classes, updates, versions
+weights.safetensors    backbone and head
+learner.safetensors    the optimizer's moments
+state.json             counters and the best score so far
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perception.backbones import BACKBONES, Backbone
+from perception.classification import Classification
+from perception.networks import PerceptionNetwork
+from perception.segmentation import Segmentation
+from runs import machine
+from runs.checkpoints import (
+    CheckpointError,
+    find_checkpoint,
+    load_backbone_weights,
+    load_tensors,
+    read_about,
+    save_json,
+    save_tensors,
+)
+from runs.config import PerceptionConfig, from_json, to_json
+
+FORMAT = "saccade-perception-1"
+Task = Classification | Segmentation
+
+
+def make_backbone(name_or_checkpoint: str, channels: int) -> tuple[str, Backbone]:
+    """Return a backbone and its name: a fresh one by name, or a checkpoint's, for images of `channels` channels.
+
+    Raises:
+        ValueError: it is neither a name nor a checkpoint.
+    """
+    if name_or_checkpoint in BACKBONES:
+        return name_or_checkpoint, BACKBONES[name_or_checkpoint](channels)  # type: ignore[call-arg]
+    name, weights = load_backbone_weights(name_or_checkpoint, channels)
+    backbone = BACKBONES[name](channels)  # type: ignore[call-arg]
+    backbone.load_state_dict(weights)
+    return name, backbone
+
+
+def smallest_image(name_or_checkpoint: str) -> int:
+    """Return the least height and width that a backbone, named as for `make_backbone`, takes."""
+    return make_backbone(name_or_checkpoint, 1)[1].minimum_size
+
+
+def make_task(kind: str, names: dict[str, list[str]], pixels: torch.Tensor | None = None) -> Task:
+    """Return the task; `pixels` of each class is what segmentation balances its loss by."""
+    if kind == "classification":
+        return Classification(names)
+    return Segmentation(names["classes"], torch.ones(len(names["classes"])) if pixels is None else pixels)
+
+
+def make_network(task: Task, backbone: Backbone, size: tuple[int, int], config: PerceptionConfig) -> PerceptionNetwork:
+    """Return backbone and fresh head; a frozen backbone's classification is a linear probe unless a head is named."""
+    kind = config.head
+    if kind == "auto":
+        kind = "linear" if config.freeze and config.task == "classification" else task.heads[0]
+    head = task.make_head(backbone, size, kind, config.dropout)
+    return PerceptionNetwork(backbone, head, frozen=config.freeze)
+
+
+def write_network(folder: Path, network: PerceptionNetwork, config: PerceptionConfig, about: dict[str, Any]) -> None:
+    """Write the network, and `about`: its backbone's name, channels, size, names, updates and W&B run."""
+    save_tensors(folder / "weights.safetensors", {k: v.detach() for k, v in network.state_dict().items()})
+    plain = {"format": FORMAT, "versions": machine.versions(), "config": to_json(config)}
+    save_json(folder / "config.json", plain | about)
+
+
+def load_perception(path: Path, device: str = "auto") -> tuple[PerceptionNetwork, Task, PerceptionConfig, Any]:
+    """Return the network of a checkpoint or run folder, its task, its configuration and what else it says of itself.
+
+    Raises:
+        ValueError: the checkpoint is missing, damaged or of another kind, or there is no such device.
+    """
+    checkpoint = find_checkpoint(path)
+    about = read_about(checkpoint, FORMAT)
+    try:
+        config: PerceptionConfig = replace(from_json(PerceptionConfig, about["config"]), backbone=about["backbone"])
+        task = make_task(config.task, about["names"])
+        _, backbone = make_backbone(about["backbone"], about["channels"])
+        network = make_network(task, backbone, tuple(about["size"]), config)
+        network.load_state_dict(load_tensors(checkpoint / "weights.safetensors"))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"'{checkpoint}' does not fit its configuration: {str(error).splitlines()[0]}") from error
+    return network.to(machine.choose_device(device)).eval(), task, config, about

@@ -1,0 +1,342 @@
+"""What a run of perception holds, and what it does around the loop in `train_perception.py`."""
+
+import math
+import secrets
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from agents.schedules import warm_cosine
+from perception.networks import PerceptionNetwork
+from runs import machine
+from runs.checkpoints import (
+    CheckpointError,
+    CheckpointWriter,
+    find_checkpoint,
+    load_json,
+    load_tensors,
+    read_about,
+    replace_weights,
+    save_json,
+    save_tensors,
+)
+from runs.commands import StopSignal
+from runs.config import PerceptionConfig, PerceptionResumeArgs, from_json, to_json
+from runs.datasets import Dataset, open_dataset
+from runs.folders import RunFolder
+from runs.perception_checkpoints import (
+    FORMAT,
+    Task,
+    make_backbone,
+    make_network,
+    make_task,
+    smallest_image,
+    write_network,
+)
+from runs.progress import ProgressDisplay
+from runs.tracking import PERCEPTION_METRICS, Tracker
+
+CLIP_NORM = 1.0
+EVALUATION_BATCH = 256
+PICTURES = 12  # of an evaluation
+
+
+class PerceptionRun:
+    """A run, new or resumed. `updates` is what it has done so far."""
+
+    def __init__(self, config: PerceptionConfig, wandb_id: str, checkpoint: Path | None = None) -> None:
+        """Set everything up; with `checkpoint`, as it was when that was written.
+
+        `config.out`, `device`, `precision` and `num_threads` are settled by now.
+
+        Raises:
+            ValueError: something cannot be meant, does not fit together, or cannot be read or written.
+        """
+        assert config.out is not None
+        self.config, self.folder, self._wandb_id = config, config.out, wandb_id
+        machine.settle_thread(config.num_threads)
+        torch.manual_seed(config.seed)
+        # A resumed run has its weights with it, wherever they came from.
+        source = config.backbone if checkpoint is None else read_about(checkpoint, FORMAT)["backbone"]
+        size = config.image_size or max(32, smallest_image(source))
+        self.data: Dataset = open_dataset(config.task, config.data, config.game, size, config.seed)
+        self.backbone_name, backbone = make_backbone(source, self.data.channels)
+        pixels = None
+        if config.task == "segmentation":
+            pixels = torch.from_numpy(
+                np.bincount(
+                    self.data.targets[self.data.splits["train"]].ravel(), minlength=len(self.data.names["classes"])
+                )
+            )
+        self.task: Task = make_task(config.task, self.data.names, pixels)
+        self.network = make_network(self.task, backbone, self.data.size, config).to(config.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trained = list(self.network.trained())
+        self.optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        pictures = config.task == "classification" and not self.data.recorded
+        self._augmented = config.augmentation == "affine" or (config.augmentation == "auto" and pictures)
+        self.updates = 0
+        self.stop_signal = StopSignal()
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
+        self._best = -math.inf
+        self._last = ""
+        self._seconds = 0.0
+        self._lock = RunFolder(self.folder, resumed=checkpoint is not None)
+        self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept)
+        self.display = ProgressDisplay(config.total_updates, "updates")
+        if checkpoint is not None:
+            self._load(checkpoint)
+        about = {"config": to_json(config), "versions": machine.versions(), "wandb_id": wandb_id}
+        save_json(self.folder / "config.json", about)
+        self._resumed = checkpoint is not None
+
+    def begin(self) -> None:
+        """Open the trackers and say where the run lives."""
+        config, sizes = self.config, {name: len(at) for name, at in self.data.splits.items()}
+        self.display.say(
+            f"{config.task} of {self.data.name}, {sizes['train']:,} images to learn from, {sizes['validation']:,} to "
+            f"choose by, {sizes['test']:,} to test; {self.backbone_name}{', frozen' if config.freeze else ''}, "
+            f"{config.device} {config.precision}, "
+            f"{'resumed at update ' + format(self.updates, ',') if self._resumed else 'new'}: {self.folder}"
+        )
+        self.display.begin(self.updates)
+        machine.spare_the_collector()
+        metrics = PERCEPTION_METRICS
+        self._tracker = Tracker(self.folder, metrics, config, self._wandb_id, self.updates if self._resumed else None)
+        for message in self._tracker.messages:
+            self.display.say(message)
+        self._clock = time.monotonic() - self._seconds
+        self._row_began, self._row_updates = time.monotonic(), self.updates
+
+    def next_batch(self) -> tuple[Tensor, Tensor]:
+        """Return the next images uint8 (B, C, H, W) and targets; each pass goes through the split in another order."""
+        train, size = self.data.splits["train"], min(self.config.batch_size, len(self.data.splits["train"]))
+        epoch, place = divmod(self.updates, len(train) // size)
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(train)
+        return self.data.take(np.sort(order[place * size : (place + 1) * size]), self.config.device)
+
+    def learn(self, images: Tensor, targets: Tensor) -> None:
+        """Make one gradient step."""
+        # Every update draws from a generator of its own, so that a resumed run draws what the whole one would have.
+        torch.manual_seed(self.config.seed * 1_000_003 + self.updates)
+        rate = warm_cosine(self.updates, self.config.learning_rate, self.config.total_updates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.network.train()
+        with passes(self.config.precision, images.device):
+            logits = self.network(augment(images) if self._augmented else images)
+        loss = self.task.loss(logits.float(), targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.trained(), CLIP_NORM)
+        self.optimizer.step()
+        self._losses.append(loss.detach())
+        self._norms.append(norm)
+        self.updates += 1
+
+    def passed(self, period_updates: int) -> bool:
+        """Whether the last update is a multiple of `period_updates`; never for 0."""
+        return period_updates > 0 and self.updates % period_updates == 0
+
+    def log(self) -> bool:
+        """Write a row of metrics; return False, having said so, when the loss is no longer a number."""
+        losses, norms = torch.stack(self._losses).cpu(), torch.stack(self._norms).cpu()
+        if not losses.isfinite().all():
+            self.display.say(
+                "error: the loss is not a finite number any more; the last good checkpoint stays. "
+                "Lower --learning-rate, then start again"
+            )
+            return False
+        now = time.monotonic()
+        self._seconds = now - self._clock
+        rate = (self.updates - self._row_updates) / max(now - self._row_began, 1e-9)
+        train, size = len(self.data.splits["train"]), self.config.batch_size
+        self._tracker.log(
+            {
+                "updates": self.updates,
+                "epochs": round(self.updates * size / train, 3),
+                "seconds": round(self._seconds, 2),
+                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "gradient_norm": float(norms.mean()),
+                "memory_gb": round(machine.resident_memory() / 1e9, 3),
+                "updates_per_second": round(rate, 2),
+                "loss": float(losses.mean()),
+            }
+        )
+        self._losses, self._norms = [], []
+        self._row_began, self._row_updates = now, self.updates
+        self.display.update(self.updates, f"loss {float(losses.mean()):.4f}{self._last}", rate)
+        return True
+
+    def evaluate(self) -> None:
+        """Measure on the validation split, draw some of it, and keep the weights if they are the best."""
+        answers, loss = answer_split(self.network, self.task, self.data, "validation", self.config.precision)
+        targets = self.data.truth("validation")
+        measured = self.task.measure(answers, targets)
+        told = {name: value for name, value in measured.items() if name in PERCEPTION_METRICS}
+        self._tracker.log({"updates": self.updates, "validation_loss": loss} | told)
+        self._last = f"  {self.task.unit} {measured[self.task.unit]:.3f}"
+        picture = self.folder / "pictures" / f"{self.updates}.png"
+        self._draw("validation", answers, picture)
+        self._tracker.log_file("validation_picture", picture, self.updates)
+        if measured[self.task.unit] > self._best:
+            self._best = measured[self.task.unit]
+            about = self._about() | {"validation": measured}
+            replace_weights(self.folder, "best", lambda to: write_network(to, self.network, self.config, about))
+
+    def test(self) -> dict[str, Any]:
+        """Measure the best weights, and a blind guess, on the test split; write `test.json` and a picture."""
+        self.network.load_state_dict(load_tensors(self.folder / "best" / "weights.safetensors"))
+        answers, _ = answer_split(self.network, self.task, self.data, "test", self.config.precision)
+        targets = self.data.truth("test")
+        result: dict[str, Any] = {"updates": self.updates, "test": self.task.measure(answers, targets)}
+        if self.config.baselines:
+            guess = self.task.majority(self.data.truth("train"))
+            result["majority"] = self.task.measure(guess.expand_as(answers).to(answers.dtype), targets)
+        self._draw("test", answers, self.folder / "test.png")
+        save_json(self.folder / "test.json", result)
+        return result
+
+    def save(self) -> Path | None:
+        """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
+        self._seconds = time.monotonic() - self._clock
+
+        def write(folder: Path) -> None:
+            moments = self.optimizer.state_dict()["state"]
+            tensors = {f"{i}.{name}": value for i, state in moments.items() for name, value in state.items()}
+            tensors |= {"losses": torch.tensor(self._losses), "norms": torch.tensor(self._norms)}
+            save_tensors(folder / "learner.safetensors", tensors)
+            save_json(folder / "state.json", {"seconds": self._seconds, "best": self._best, "last": self._last})
+            write_network(folder, self.network, self.config, self._about())
+
+        try:
+            return self._checkpoints.save(self.updates, write)
+        except OSError as error:
+            self.display.say(
+                f"warning: no checkpoint at update {self.updates:,} ({error.strerror or error}); the last good one "
+                f"stays, training goes on. Make room or give permission in {self.folder}"
+            )
+            return None
+
+    def close(self) -> None:
+        """Finish writing."""
+        self._tracker.close()
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "updates": self.updates,
+            "wandb_id": self._wandb_id,
+            "backbone": self.backbone_name,
+            "channels": self.data.channels,
+            "size": self.data.size,
+            "names": self.data.names,
+        }
+
+    def _draw(self, split: str, answers: Tensor, path: Path) -> None:
+        """Draw images from all over a split with the answers to them."""
+        chosen = np.linspace(0, len(answers) - 1, min(PICTURES, len(answers))).astype(np.int64)
+        at = self.data.splits[split][chosen]
+        picture = self.task.picture(self.data.images(at), answers[chosen], self.data.truth(split)[chosen])
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(path)
+
+    def _load(self, checkpoint: Path) -> None:
+        self.network.load_state_dict(load_tensors(checkpoint / "weights.safetensors"))
+        tensors, state = load_tensors(checkpoint / "learner.safetensors"), load_json(checkpoint / "state.json")
+        self._losses, self._norms = list(tensors.pop("losses")), list(tensors.pop("norms"))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        self.updates = int(checkpoint.name)
+        self._seconds, self._best, self._last = state["seconds"], state["best"], state["last"]
+        self._checkpoints.previous = checkpoint
+
+
+def passes(precision: str, device: torch.device) -> torch.autocast:
+    """Return the context in which forward passes have this precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@torch.inference_mode()
+def answer_split(
+    network: PerceptionNetwork, task: Task, data: Dataset, split: str, precision: str
+) -> tuple[Tensor, float]:
+    """Return what a network says of each image of a split, on the CPU, and its mean loss there."""
+    network.eval()
+    device = next(network.parameters()).device
+    found, losses, at = [], [], data.splits[split]
+    for start in range(0, len(at), EVALUATION_BATCH):
+        images, targets = data.take(at[start : start + EVALUATION_BATCH], device)
+        with passes(precision, device):
+            logits = network(images).float()
+        losses.append(float(task.loss(logits, targets)) * len(images))
+        found.append(task.answer(logits).cpu())
+    return torch.cat(found), sum(losses) / len(at)
+
+
+def augment(images: Tensor) -> Tensor:
+    """Turn, move, scale and shear each of the images uint8 (B, C, H, W) a little; float in [0, 1] comes back.
+
+    Up to 12 degrees, an eighth of the size, 15 % and 8 degrees (drawn from torch's own generator).
+    """
+    from kornia.augmentation import RandomAffine
+
+    affine = RandomAffine(degrees=12.0, translate=(0.12, 0.12), scale=(0.85, 1.15), shear=8.0, p=1.0)
+    return affine(images.float() / 255)
+
+
+def new_run(config: PerceptionConfig) -> PerceptionRun:
+    """Set up a run from nothing, with what `auto` means here settled.
+
+    Raises:
+        ValueError: something about it cannot be meant.
+    """
+    device = machine.choose_device(config.device)
+    name = config.run_name or f"{config.group}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    settled = replace(
+        config,
+        run_name=name,
+        out=(config.out or Path("runs/out") / name).absolute(),
+        device=device,
+        precision=machine.choose_precision(config.precision, device),
+        num_threads=config.num_threads or machine.usable_cores(),
+    )
+    return PerceptionRun(settled, wandb_id=secrets.token_hex(4))
+
+
+def resumed_run(args: PerceptionResumeArgs) -> PerceptionRun:
+    """Set up the run in a folder as it was at its newest checkpoint.
+
+    Raises:
+        ValueError: there is no checkpoint, it is damaged, the run is finished or alive, or the device is absent.
+    """
+    folder = args.resume.absolute()
+    checkpoint = find_checkpoint(folder)
+    if checkpoint == folder:
+        raise CheckpointError(
+            f"'{folder}' is a checkpoint, or weights alone, and is not resumed itself: give --resume its run's folder"
+        )
+    about = read_about(checkpoint, FORMAT)
+    config: PerceptionConfig = from_json(PerceptionConfig, about["config"])
+    config = replace(
+        config,
+        out=folder,
+        total_updates=args.total_updates or config.total_updates,
+        device=machine.choose_device(args.device or config.device),
+        tracked=replace(config.tracked, tracking=args.tracking or config.tracked.tracking),
+    )
+    if about["updates"] >= config.total_updates:
+        raise CheckpointError(
+            f"'{folder}' is at update {about['updates']:,}, its end is {config.total_updates:,}: "
+            "give a larger --total-updates"
+        )
+    return PerceptionRun(config, about["wandb_id"], checkpoint)

@@ -1,0 +1,100 @@
+"""Say what a perception task sees: `python -m runs.predict CHECKPOINT IMAGE…`, or of a live game: `--game GAME`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tyro
+
+from envs.config import EnvConfig, Protocol
+from runs.commands import refusing_bad_input, run_command
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class PredictArgs:
+    """Print what a trained network says of pictures or of a game, and draw it."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """A perception task's checkpoint folder, or a run folder (its newest checkpoint)."""
+    images: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Picture files."""
+    game: str | None = None
+    """Play this Atari game at random and look at it instead."""
+    steps: int = 240
+    """Steps of the game."""
+    every_steps: int = 20
+    """Steps between two looks."""
+    protocol: Protocol = "classic"
+    """`classic` or `v5`."""
+    seed: int = 0
+    """Of the game and the actions."""
+    out: Path | None = None
+    """Draw pictures and answers here, as PNG."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+
+
+def main(args: PredictArgs) -> int:
+    """Print a line for each picture; return the exit code."""
+    from PIL import Image
+
+    with refusing_bad_input():
+        import torch
+
+        from runs import machine
+        from runs.perception_checkpoints import load_perception
+
+        if bool(args.images) == (args.game is not None):
+            raise ValueError("give pictures to look at, or --game GAME")
+        if args.steps < 1 or args.every_steps < 1:
+            raise ValueError("need --steps and --every-steps of at least 1")
+        if args.out is not None and (args.out.suffix != ".png" or not args.out.parent.is_dir()):
+            raise ValueError(f"--out {args.out}: needs the name of a .png in a folder that is there")
+        machine.settle_thread(machine.usable_cores())
+        network, task, _, about = load_perception(args.checkpoint, args.device)
+        seen = list(_play(args) if args.game is not None else _read(args.images, about))
+        images = np.stack([image for _, image in seen])
+        if images.shape[1] != about["channels"]:
+            raise ValueError(f"'{args.checkpoint}' looks at {about['channels']} channels, a game has {images.shape[1]}")
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        answers = task.answer(network(torch.from_numpy(images).to(device))).cpu()
+    for (name, _), answer in zip(seen, answers, strict=True):
+        print(f"{name}: {task.words(answer.flatten().tolist())}")
+    if args.out is not None:
+        Image.fromarray(task.picture(images, answers)).save(args.out)
+    return 0
+
+
+def _read(files: tuple[Path, ...], about: dict[str, Any]) -> "Iterator[tuple[str, NDArray[np.uint8]]]":
+    """Yield pictures as the network was trained on them; one that looks at stacks sees a still grey picture."""
+    from runs.datasets import read_picture
+
+    for file in files:
+        grey = about["channels"] != 3
+        picture = read_picture(file, about["size"][0], grey)
+        yield str(file), np.repeat(picture, about["channels"], axis=0) if grey else picture
+
+
+def _play(args: PredictArgs) -> "Iterator[tuple[str, NDArray[np.uint8]]]":
+    """Yield every so many steps the network's input of a game that is played at random."""
+    from envs.screens import EmulatedGame
+
+    assert args.game is not None
+    player = EmulatedGame(EnvConfig(args.game, protocol=args.protocol))
+    rng = np.random.default_rng(args.seed)
+    player.reset(args.seed)
+    for step in range(1, args.steps + 1):
+        if player.step(int(rng.integers(len(player.actions))))[1]:
+            player.reset(args.seed + step)
+        if step % args.every_steps == 0:
+            yield f"step {step}", player.frames.copy()
+
+
+if __name__ == "__main__":
+    run_command(main, PredictArgs)

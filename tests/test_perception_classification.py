@@ -1,0 +1,65 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from perception.backbones import NatureCNN
+from perception.classification import UNSEEN, Classification, ClassificationHead, classification_loss
+
+TASK = Classification({"x": ["10", "20", "30"], "y": ["a", "b"]})
+
+
+def test_loss_against_a_hand_worked_table() -> None:
+    """Two outputs of three and two values; the second sample's x was never seen in training."""
+    logits = torch.tensor([[0.0, math.log(2), math.log(3), 0.0, 0.0], [99.0, 99.0, -99.0, math.log(3), 0.0]])
+    targets = torch.tensor([[2, 1], [UNSEEN, 0]])
+    # x: of the first sample alone, 3 of 1 + 2 + 3. y: 1 of 2, and 3 of 4; the mean of the two outputs.
+    expected = (-math.log(3 / 6) + (-math.log(1 / 2) - math.log(3 / 4)) / 2) / 2
+    assert float(classification_loss(logits, targets, [3, 2])) == pytest.approx(expected)
+
+
+def test_an_untrained_head_loses_log_of_the_number_of_classes() -> None:
+    assert float(classification_loss(torch.zeros(4, 10), torch.zeros(4, 1, dtype=torch.int64), [10])) == pytest.approx(
+        math.log(10)
+    )
+
+
+def test_measure_against_a_hand_worked_table() -> None:
+    task = Classification({"class": ["a", "b", "c"]})
+    answers = torch.tensor([[0], [0], [1], [2], [2]])
+    targets = torch.tensor([[0], [1], [1], [2], [UNSEEN]])
+    measured = task.measure(answers, targets)
+    # F1 of a 2/3 (precision 1/2, recall 1), of b 2/3 (1, 1/2), of c 2/3 (1/2, 1), of what was never seen 0.
+    assert measured["accuracy"] == pytest.approx(3 / 5)
+    assert measured["f1_macro"] == pytest.approx((2 / 3 * 3) / 4)
+    assert measured["f1_weighted"] == pytest.approx((1 * 2 / 3 + 2 * 2 / 3 + 1 * 2 / 3 + 0) / 5)
+
+
+def test_measure_is_a_mean_over_outputs() -> None:
+    answers, targets = torch.tensor([[0, 0], [1, 0]]), torch.tensor([[0, 1], [1, 1]])
+    measured = TASK.measure(answers, targets)
+    assert (measured["accuracy"], measured["f1_weighted"]) == (0.5, 0.5)
+    assert (measured["f1_x"], measured["f1_y"]) == (1.0, 0.0)
+
+
+def test_majority_ignores_what_was_never_seen() -> None:
+    targets = torch.tensor([[UNSEEN, 1], [UNSEEN, 0], [2, 1], [UNSEEN, 1]])
+    assert TASK.majority(targets).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(("kind", "weights"), [("linear", 3136 * 5 + 5), ("mlp", 3136 * 512 + 512 + 512 * 5 + 5)])
+def test_heads(kind: str, weights: int) -> None:
+    backbone = NatureCNN(4)
+    head = TASK.make_head(backbone, (84, 84), kind, 0.5)
+    assert isinstance(head, ClassificationHead) and sum(w.numel() for w in head.parameters()) == weights
+    logits = head(backbone(torch.zeros(2, 4, 84, 84)))
+    assert logits.shape == (2, 5) and TASK.answer(logits).shape == (2, 2)
+
+
+def test_words_and_picture() -> None:
+    assert TASK.words([1, 0]) == "x 20, y a"
+    assert TASK.words([UNSEEN, 0]) == "x unseen, y a"
+    images = np.zeros((9, 3, 32, 32), np.uint8)
+    picture = TASK.picture(images, torch.zeros(9, 2, dtype=torch.int64), torch.ones(9, 2, dtype=torch.int64))
+    assert picture.shape[2] == 3 and picture.shape[1] > 8 * 168 and picture.shape[0] > 2 * 168

@@ -1,0 +1,237 @@
+"""The perception loop as a whole: data, training, stops and resumes, evaluating, predicting, handing backbones on."""
+
+import csv
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import ROOT, TINY, environment, metrics, refused, run, start
+from PIL import Image
+from safetensors.torch import load_file
+
+from runs import train_dqn, train_perception
+from runs.checkpoints import load_tensors
+from runs.datasets import UNSEEN, DatasetError, open_dataset
+
+RECORD = "runs.record_frames --games pong,breakout --steps 4600 --seed 1".split()
+SHORT = (
+    "--total-updates 12 --batch-size 8 --evaluate-every-updates 6 --checkpoint-every-updates 4 "
+    "--log-every-updates 5 --tracking none"
+).split()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("frames") / "recorded"
+    run(*RECORD, "--out", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> dict[str, Path]:
+    """A run of each task, and of the agent."""
+    folder = tmp_path_factory.mktemp("runs")
+    folders = {name: folder / name for name in ("digits", "variables", "segmentation", "dqn")}
+    perception = ("runs.train_perception", *SHORT)
+    run(*perception, "classification", "--data", "digits", "--image-size", "36", "--out", str(folders["digits"]))
+    run(*perception, "classification", "--data", str(recorded), "--out", str(folders["variables"]))
+    run(*perception, "segmentation", "--data", str(recorded), "--out", str(folders["segmentation"]))
+    run("runs.train_dqn", *TINY, "--out", str(folders["dqn"]))
+    return folders
+
+
+def backbone_of(run_folder: Path) -> dict[str, torch.Tensor]:
+    checkpoint = run_folder / "checkpoints" / (run_folder / "checkpoints" / "latest").read_text().strip()
+    weights = load_file(checkpoint / "weights.safetensors")
+    return {name: weight for name, weight in weights.items() if name.startswith("backbone.")}
+
+
+def test_a_run_leaves_what_it_says(trained: dict[str, Path]) -> None:
+    folder = trained["variables"]
+    rows = metrics(folder)
+    assert [int(row["updates"]) for row in rows if row["loss"]] == [5, 10, 12]
+    assert [int(row["updates"]) for row in rows if row["validation_loss"]] == [6, 12]
+    assert sorted(p.name for p in (folder / "pictures").iterdir()) == ["12.png", "6.png"]
+    result = json.loads((folder / "test.json").read_text())
+    assert {"test", "majority"} <= result.keys() and "f1_ball_x" in result["test"]
+    assert (folder / "random-frozen" / "test.json").exists()
+    assert all(0 <= value <= 1 for value in result["test"].values())
+    assert (folder / "test.png").exists() and (folder / "best" / "weights.safetensors").exists()
+
+
+@pytest.mark.parametrize("target", ["digits", "variables", "segmentation", "dqn"])
+@pytest.mark.parametrize("source", ["digits", "variables", "segmentation", "dqn"])
+def test_every_backbone_goes_everywhere(
+    trained: dict[str, Path], recorded: Path, tmp_path: Path, source: str, target: str
+) -> None:
+    """Frozen, it comes out as it went in, but for the number of channels that it looks at."""
+    out, given = tmp_path / "out", str(trained[source])
+    if target == "dqn":
+        options = ["--backbone", given, "--freeze-backbone-steps", "100000", "--num-threads", "1"]
+        assert train_dqn.main([*TINY, *options, "--out", str(out)]) == 0
+    else:
+        data = "digits" if target == "digits" else str(recorded)
+        task = "segmentation" if target == "segmentation" else "classification"
+        size = ("--image-size", "36") if target == "digits" else ()
+        options = [*SHORT, *size, "--no-baselines", "--freeze", "--backbone", given, "--num-threads", "1"]
+        assert train_perception.main([task, "--data", data, "--out", str(out), *options]) == 0
+    before, after = backbone_of(trained[source]), backbone_of(out)
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        if weight.shape == after[name].shape:
+            assert torch.equal(weight, after[name]), name
+        else:
+            assert weight.ndim == 4 and {source, target} & {"digits"}
+            torch.testing.assert_close(weight.sum(dim=1), after[name].sum(dim=1))
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_killed_and_resumed_it_ends_as_if_it_never_was(recorded: Path, tmp_path: Path, task: str) -> None:
+    options = [*SHORT, "--no-baselines", "--dropout", "0.5", "--data", str(recorded)]
+    options[options.index("12")] = "24"
+    options[options.index("6")] = "12"
+    run("runs.train_perception", task, *options, "--out", str(tmp_path / "whole"))
+    cut = tmp_path / "cut"
+    process = start("runs.train_perception", task, *options, "--out", str(cut))
+    while not (cut / "checkpoints" / "latest").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not (cut / "test.json").exists()
+    run("runs.train_perception", "--resume", str(cut))
+    for name, weight in load_tensors(tmp_path / "whole" / "checkpoints" / "24" / "weights.safetensors").items():
+        assert torch.equal(weight, load_tensors(cut / "checkpoints" / "24" / "weights.safetensors")[name]), name
+    for whole, resumed in zip(metrics(tmp_path / "whole"), metrics(cut), strict=True):
+        for name in ("updates", "loss", "validation_loss", "accuracy"):
+            assert whole[name] == resumed[name]
+    assert "is at update 24" in refused("runs.train_perception", "--resume", str(cut))
+
+
+def test_a_signal_saves_and_says_how_to_go_on(recorded: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = [*SHORT, "--data", str(recorded), "--out", str(out)]
+    options[options.index("12")] = "100000"
+    process = start("runs.train_perception", "segmentation", *options)
+    while not (out / "checkpoints" / "latest").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and "--resume" in output, output
+
+
+def test_digits_in_a_few_hundred_updates(tmp_path: Path) -> None:
+    options = "--data digits --backbone convnet --total-updates 250 --evaluate-every-updates 125 --tracking none"
+    printed = run("runs.train_perception", "classification", *options.split(), "--out", str(tmp_path / "run"))
+    assert "majority" in printed
+    result = json.loads((tmp_path / "run" / "test.json").read_text())
+    assert result["test"]["accuracy"] > 0.93 and result["majority"]["accuracy"] < 0.12
+    first = next(row for row in metrics(tmp_path / "run") if row["loss"])
+    assert float(first["loss"]) < math.log(10) + 0.1
+
+
+def test_evaluate_and_predict(trained: dict[str, Path], recorded: Path, tmp_path: Path) -> None:
+    best = trained["variables"] / "best"
+    found = tmp_path / "found.json"
+    run("runs.evaluate", str(best), "--data", str(recorded), "--json", str(found))
+    told, result = json.loads((trained["variables"] / "test.json").read_text())["test"], json.loads(found.read_text())
+    assert {name: result[name] for name in told} == pytest.approx(told, abs=0.01)
+    picture = tmp_path / "seen.png"
+    lines = run("runs.predict", str(trained["segmentation"]), "--game", "pong", "--out", str(picture)).splitlines()
+    assert sum(line.startswith("step ") for line in lines) == 12 and Image.open(picture).width > 500
+    file = tmp_path / "digit.png"
+    Image.fromarray(np.full((20, 20, 3), 200, np.uint8)).save(file)
+    assert "class " in run("runs.predict", str(trained["digits"]), str(file))
+
+
+def test_wrong_input_gets_a_line(trained: dict[str, Path], recorded: Path, tmp_path: Path) -> None:
+    train = ("runs.train_perception", "segmentation", "--out", str(tmp_path / "out"), "--data")
+    assert "is no folder" in refused(*train, "digits")
+    assert "neither a checkpoint" in refused(*train, str(recorded), "--backbone", "natrue")
+    assert "has no seaquest" in refused(*train, str(recorded), "--game", "seaquest")
+    assert "images/" in refused(*train, str(tmp_path))
+    assert "--game goes with a recording" in refused(*train, str(tmp_path), "--game", "pong")
+    assert "does not tell" in refused(
+        "runs.evaluate", str(trained["variables"]), "--data", str(recorded), "--game", "breakout"
+    )
+    assert "--game GAME" in refused("runs.predict", str(trained["variables"]))
+    assert "an agent's checkpoint" in refused("runs.predict", str(trained["dqn"]), "--game", "pong")
+    assert "a perception task's" in refused("runs.watch", str(trained["variables"]), "--video", str(tmp_path / "a.mp4"))
+    shutil_free = run(*train, str(recorded), "--freeze", "--finetune", expect=2)
+    assert "exclude each other" in shutil_free
+
+
+def test_own_pictures_in_folders(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, grey in (("dark", 40), ("light", 200)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = (grey + rng.integers(-30, 30, (24, 30, 3))).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
+    data = open_dataset("classification", str(tmp_path / "data"), None, 32, 0)
+    assert data.names == {"class": ["dark", "light"]} and (data.channels, data.size) == (3, (32, 32))
+    assert {split: len(at) for split, at in data.splits.items()} == {"train": 28, "validation": 4, "test": 8}
+    for split in data.splits.values():
+        assert set(data.targets[split, 0].tolist()) == {0, 1}
+    dark = data.images(np.flatnonzero(data.targets[:, 0] == 0))
+    assert dark.max() < 100
+    (tmp_path / "data" / "dark" / "3.png").write_bytes(b"none")
+    with pytest.raises(DatasetError, match="cannot be read as a picture"):
+        open_dataset("classification", str(tmp_path / "data"), None, 32, 0)
+
+
+def test_own_masks(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for i in range(10):
+        Image.fromarray(np.full((20, 20, 3), 10 * i, np.uint8)).save(tmp_path / "images" / f"{i}.jpg")
+        Image.fromarray(np.full((20, 20), i % 3, np.uint8)).save(tmp_path / "masks" / f"{i}.png")
+    data = open_dataset("segmentation", str(tmp_path), None, 40, 0)
+    assert data.targets.shape == (10, 40, 40) and data.names == {"classes": ["class 0", "class 1", "class 2"]}
+    assert [len(data.splits[name]) for name in ("train", "validation", "test")] == [7, 1, 2]
+    (tmp_path / "classes.json").write_text(json.dumps(["sky", "sea", "sand"]))
+    assert open_dataset("segmentation", str(tmp_path), None, 40, 0).names == {"classes": ["sky", "sea", "sand"]}
+    (tmp_path / "masks" / "4.png").unlink()
+    with pytest.raises(DatasetError, match="has no mask"):
+        open_dataset("segmentation", str(tmp_path), None, 40, 0)
+
+
+def test_variables_of_a_recording(recorded: Path) -> None:
+    data = open_dataset("classification", str(recorded), "pong", 0, 0)
+    assert "ball_x" in data.names and all(len(values) > 1 for values in data.names.values())
+    assert data.targets.shape == (4600, len(data.names))
+    for split in ("train", "validation", "test"):
+        assert len(data.splits[split])
+    train = data.targets[data.splits["train"]]
+    assert train.min() == 0 and data.targets.min() >= UNSEEN
+    for column, values in zip(train.T, data.names.values(), strict=True):
+        assert set(column.tolist()) == set(range(len(values)))
+    # Renumbered for a network that knows the values in another order, and one of them not.
+    other = {"ball_x": [*reversed(data.names["ball_x"][1:]), "999"]}
+    again = data.numbered_as(other)
+    ball = list(data.names).index("ball_x")
+    for before, after in zip(data.targets[:, ball], again.targets[:, 0], strict=True):
+        value = "unseen" if before == UNSEEN else data.names["ball_x"][before]
+        assert other["ball_x"][after] == value if after != UNSEEN else value in ("unseen", data.names["ball_x"][0])
+
+
+def test_perception_needs_no_torchvision(tmp_path: Path) -> None:
+    """The whole core, imported and used where an import of torchvision fails."""
+    program = (
+        "import sys\nsys.modules['torchvision'] = None\n"
+        "import runs.train_perception, runs.train_dqn, runs.predict, runs.evaluate, runs.watch\n"
+        f"sys.exit(runs.train_perception.main({['classification', '--data', 'digits', *SHORT]!r} + "
+        f"['--out', {str(tmp_path / 'run')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        assert len(list(csv.DictReader(file))) > 2
