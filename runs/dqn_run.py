@@ -25,6 +25,7 @@ from runs.checkpoints import (
     CheckpointWriter,
     find_checkpoint,
     load_backbone_weights,
+    load_json,
     replace_weights,
     save_json,
 )
@@ -344,6 +345,13 @@ def new_run(config: TrainConfig) -> DQNRun:
     return run
 
 
+def _was_scored(folder: Path, config: TrainConfig) -> bool:
+    """Whether a run's last evaluation is that of its end; one that was killed before it goes on with that."""
+    path = folder / "evaluation.json"
+    last = load_json(path) if path.exists() else {"steps": 0, "episodes": 0}
+    return last["steps"] >= config.total_steps and last["episodes"] == config.final_evaluation_episodes
+
+
 def resumed_run(args: ResumeArgs) -> DQNRun:
     """Set up the run in a folder as it was at its newest checkpoint.
 
@@ -366,7 +374,7 @@ def resumed_run(args: ResumeArgs) -> DQNRun:
         device=machine.choose_device(args.device or config.device),
         tracked=replace(config.tracked, tracking=args.tracking or config.tracked.tracking),
     )
-    if about["steps"] >= config.total_steps:
+    if about["steps"] >= config.total_steps and _was_scored(folder, config):
         raise CheckpointError(
             f"'{folder}' is at step {about['steps']:,}, its end is {config.total_steps:,}: give a larger --total-steps"
         )

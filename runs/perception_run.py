@@ -334,7 +334,8 @@ def resumed_run(args: PerceptionResumeArgs) -> PerceptionRun:
         device=machine.choose_device(args.device or config.device),
         tracked=replace(config.tracked, tracking=args.tracking or config.tracked.tracking),
     )
-    if about["updates"] >= config.total_updates:
+    tested = load_json(folder / "test.json")["updates"] if (folder / "test.json").exists() else 0
+    if about["updates"] >= config.total_updates and tested >= config.total_updates:
         raise CheckpointError(
             f"'{folder}' is at update {about['updates']:,}, its end is {config.total_updates:,}: "
             "give a larger --total-updates"
