@@ -110,6 +110,6 @@ class Classification:
         for number, (image, answer) in enumerate(zip(images, answers.tolist(), strict=True)):
             words = self.words(answer)
             if targets is not None and (truth := targets[number].tolist()) != answer:
-                words += f" — truly {self.words(truth)}"
+                words += f" (truly {self.words(truth)})"
             tiles.append((shown(image), words))
         return contact_sheet([tiles[i : i + 8] for i in range(0, len(tiles), 8)])
