@@ -114,6 +114,21 @@ def find_checkpoint(path: Path) -> Path:
     raise CheckpointError(f"'{path}' holds no checkpoint yet: no weights.safetensors, and no checkpoints/latest")
 
 
+def newest_checkpoint(run_folder: Path) -> Path:
+    """Return the newest checkpoint of the run that is to go on.
+
+    Raises:
+        CheckpointError: there is none, or the folder is a checkpoint itself.
+    """
+    checkpoint = find_checkpoint(run_folder)
+    if checkpoint == run_folder:
+        raise CheckpointError(
+            f"'{run_folder}' is a checkpoint, or weights alone, and is not resumed itself: give --resume its run's "
+            "folder"
+        )
+    return checkpoint
+
+
 def read_about(checkpoint: Path, expected: str) -> dict[str, Any]:
     """Return all that a checkpoint's `config.json` says.
 

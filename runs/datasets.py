@@ -15,9 +15,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from envs.labels.reading import input_mask, screen_mask, variables
+from perception.classification import UNSEEN
 from runs.frames import labels_of, open_columns, read_card, split_of, stacks
 
-UNSEEN = -1  # as in perception.classification
 LOW_ENTROPY_NATS = 0.3  # a variable that tells less is left out, as AtariARI does (Anand et al. 2019, section 5)
 PICTURE_KINDS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".tif", ".tiff"}
 SPLITS = ("train", "validation", "test")

@@ -23,9 +23,9 @@ from runs.agent_checkpoints import Segment, load_config, load_learner, make_agen
 from runs.checkpoints import (
     CheckpointError,
     CheckpointWriter,
-    find_checkpoint,
     load_backbone_weights,
     load_json,
+    newest_checkpoint,
     replace_weights,
     save_json,
 )
@@ -359,11 +359,7 @@ def resumed_run(args: ResumeArgs) -> DQNRun:
         ValueError: there is no checkpoint, it is damaged, the run is finished or alive, or the device is absent.
     """
     folder = args.resume.absolute()
-    checkpoint = find_checkpoint(folder)
-    if checkpoint == folder:
-        raise CheckpointError(
-            f"'{folder}' is a checkpoint, or weights alone, and is not resumed itself: give --resume its run's folder"
-        )
+    checkpoint = newest_checkpoint(folder)
     config, about = load_config(checkpoint)
     config = replace(
         config,

@@ -24,8 +24,8 @@ class RunFolder:
             if not resumed:
                 if path.exists() and (not path.is_dir() or any(path.iterdir())):
                     raise FolderError(
-                        f"'{path}' exists and is not empty. Choose another --out, or go on with that run: "
-                        f"python -m runs.train_dqn --resume '{path}'"
+                        f"'{path}' exists and is not empty. Choose another --out, or, if that is a run, go on with "
+                        f"it: --resume '{path}'"
                     )
                 path.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = (path / ".lock").open("a+")

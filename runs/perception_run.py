@@ -18,9 +18,9 @@ from runs import machine
 from runs.checkpoints import (
     CheckpointError,
     CheckpointWriter,
-    find_checkpoint,
     load_json,
     load_tensors,
+    newest_checkpoint,
     read_about,
     replace_weights,
     save_json,
@@ -157,7 +157,8 @@ class PerceptionRun:
         now = time.monotonic()
         self._seconds = now - self._clock
         rate = (self.updates - self._row_updates) / max(now - self._row_began, 1e-9)
-        train, size = len(self.data.splits["train"]), self.config.batch_size
+        train = len(self.data.splits["train"])
+        size = min(self.config.batch_size, train)
         self._tracker.log(
             {
                 "updates": self.updates,
@@ -189,7 +190,10 @@ class PerceptionRun:
         if measured[self.task.unit] > self._best:
             self._best = measured[self.task.unit]
             about = self._about() | {"validation": measured}
-            replace_weights(self.folder, "best", lambda to: write_network(to, self.network, self.config, about))
+            try:
+                replace_weights(self.folder, "best", lambda to: write_network(to, self.network, self.config, about))
+            except OSError as error:
+                self.display.say(f"warning: could not keep '{self.folder / 'best'}' ({error.strerror or error})")
 
     def test(self) -> dict[str, Any]:
         """Measure the best weights, and a blind guess, on the test split; write `test.json` and a picture."""
@@ -206,6 +210,9 @@ class PerceptionRun:
 
     def save(self) -> Path | None:
         """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
+        if self._losses and not torch.stack(self._losses).isfinite().all():
+            self.display.say("warning: no checkpoint, because the loss is not a finite number; the last good one stays")
+            return None
         self._seconds = time.monotonic() - self._clock
 
         def write(folder: Path) -> None:
@@ -320,11 +327,7 @@ def resumed_run(args: PerceptionResumeArgs) -> PerceptionRun:
         ValueError: there is no checkpoint, it is damaged, the run is finished or alive, or the device is absent.
     """
     folder = args.resume.absolute()
-    checkpoint = find_checkpoint(folder)
-    if checkpoint == folder:
-        raise CheckpointError(
-            f"'{folder}' is a checkpoint, or weights alone, and is not resumed itself: give --resume its run's folder"
-        )
+    checkpoint = newest_checkpoint(folder)
     about = read_about(checkpoint, FORMAT)
     config: PerceptionConfig = from_json(PerceptionConfig, about["config"])
     config = replace(

@@ -165,8 +165,15 @@ def test_wrong_input_gets_a_line(trained: dict[str, Path], recorded: Path, tmp_p
     assert "--game GAME" in refused("runs.predict", str(trained["variables"]))
     assert "an agent's checkpoint" in refused("runs.predict", str(trained["dqn"]), "--game", "pong")
     assert "a perception task's" in refused("runs.watch", str(trained["variables"]), "--video", str(tmp_path / "a.mp4"))
-    shutil_free = run(*train, str(recorded), "--freeze", "--finetune", expect=2)
-    assert "exclude each other" in shutil_free
+    assert "exclude each other" in run(*train, str(recorded), "--freeze", "--finetune", expect=2)
+
+
+def test_a_loss_that_is_no_number_stops_and_spoils_no_checkpoint(tmp_path: Path) -> None:
+    options = [*SHORT, "--data", "digits", "--learning-rate", "1e30", "--out", str(tmp_path / "run")]
+    options[options.index("5")] = "100"  # not looked at before the end
+    printed = run("runs.train_perception", "classification", *options, expect=3)
+    assert "warning: no checkpoint" in printed and "--learning-rate" in printed
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_own_pictures_in_folders(tmp_path: Path) -> None:
