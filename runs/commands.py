@@ -1,5 +1,6 @@
 """What every command shares: reading its options, and ending with one clear line when the input is wrong."""
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -49,8 +50,10 @@ class StopSignal:
 def refusing_bad_input() -> Iterator[None]:
     """Turn a ValueError, which every part raises for a value that cannot be meant, into one line and exit code 2.
 
-    Put around reading and setting up, not around the work itself: an error there is ours and keeps its traceback.
+    Put around reading and setting up, not around the work itself: an error there is ours and keeps its traceback. The
+    collector rests meanwhile: it would walk all that is imported again and again, half a second for torch.
     """
+    gc.disable()
     try:
         yield
     except ValueError as error:
@@ -58,3 +61,5 @@ def refusing_bad_input() -> Iterator[None]:
         sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    finally:
+        gc.enable()

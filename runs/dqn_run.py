@@ -104,13 +104,13 @@ class DQNRun:
             f"{self.config.num_envs} environments, {self.config.device} {self.config.precision}, "
             f"{'resumed at step ' + format(self.steps, ',') if self._resumed else 'new'}: {self.folder}"
         )
-        self.display.begin(self.steps)
         machine.spare_the_collector()
         self._tracker = Tracker(
             self.folder, DQN_METRICS, self.config, self._wandb_id, self.steps if self._resumed else None
         )
         for message in self._tracker.messages:
             self.display.say(message)
+        self.display.begin(self.steps)
         self._clock = time.monotonic() - self._seconds
         self._row_began, self._row_steps, self._row_updates = time.monotonic(), self.steps, self.updates
 
@@ -136,6 +136,7 @@ class DQNRun:
         """Count a step of every environment; return how many updates are due for it."""
         agent, before = self.config.agent, self.steps
         self.steps += self.config.num_envs
+        self.display.update(self.steps)
         self.episodes += len(seen.episodes)
         self._scores += [episode.score for episode in seen.episodes]
         self._lengths += [episode.length_steps for episode in seen.episodes]

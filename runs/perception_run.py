@@ -106,12 +106,12 @@ class PerceptionRun:
             f"{config.device} {config.precision}, "
             f"{'resumed at update ' + format(self.updates, ',') if self._resumed else 'new'}: {self.folder}"
         )
-        self.display.begin(self.updates)
         machine.spare_the_collector()
         metrics = PERCEPTION_METRICS
         self._tracker = Tracker(self.folder, metrics, config, self._wandb_id, self.updates if self._resumed else None)
         for message in self._tracker.messages:
             self.display.say(message)
+        self.display.begin(self.updates)
         self._clock = time.monotonic() - self._seconds
         self._row_began, self._row_updates = time.monotonic(), self.updates
 
@@ -140,6 +140,7 @@ class PerceptionRun:
         self._losses.append(loss.detach())
         self._norms.append(norm)
         self.updates += 1
+        self.display.update(self.updates)
 
     def passed(self, period_updates: int) -> bool:
         """Whether the last update is a multiple of `period_updates`; never for 0."""

@@ -6,7 +6,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-FIRST_LINE_SECONDS, LINE_EVERY_SECONDS = 2.0, 10.0
+FIRST_LINE_SECONDS, LINE_EVERY_SECONDS = 0.1, 10.0
 
 
 class ProgressDisplay:
@@ -18,6 +18,7 @@ class ProgressDisplay:
         self._total, self._unit = total, unit
         self._began, self._began_at = time.monotonic(), 0
         self._next_line = 0.0
+        self._words, self._rate = "", 0.0
         self._bar: Progress | None = None
         if self._console.is_terminal:
             columns = (TaskProgressColumn(), BarColumn(bar_width=24), TextColumn("{task.fields[rate]}"))
@@ -46,18 +47,22 @@ class ProgressDisplay:
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
 
-    def update(self, done: int, words: str, rate: float | None = None) -> None:
-        """Show that `done` units are done, `words` beside; `rate` is units a second, the mean so far if not given."""
+    def update(self, done: int, words: str | None = None, rate: float | None = None) -> None:
+        """Show that `done` units are done; `words` beside and `rate`, in units a second, stay until they are told anew.
+
+        Until a rate is told it is the mean so far.
+        """
         now = time.monotonic()
-        if rate is None:
-            rate = (done - self._began_at) / max(now - self._began, 1e-6)
+        self._words = self._words if words is None else words
+        self._rate = rate or self._rate
+        rate = self._rate or (done - self._began_at) / max(now - self._began, 1e-6)
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, rate=f"{rate:,.0f} {self._unit}/s", words=words)
+            self._bar.update(self._task, completed=done, rate=f"{rate:,.0f} {self._unit}/s", words=self._words)
         elif now >= self._next_line:
             self._next_line = now + LINE_EVERY_SECONDS
             left = time.strftime("%H:%M:%S", time.gmtime((self._total - done) / rate)) if rate > 0 else "?"
             share = f"{100 * done / self._total:5.1f} %"
-            self.say(f"{share}  {done:,} {self._unit}  {rate:,.0f}/s  {left} left  {words}")
+            self.say(f"{share}  {done:,} {self._unit}  {rate:,.0f}/s  {left} left  {self._words}")
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
