@@ -41,6 +41,7 @@ class EmulatedGame:
         every = self._ale.getLegalActionSet() if config.full_action_space else self._ale.getMinimalActionSet()
         self.actions: list[Action] = list(every)
         self.frames = np.zeros((STACK, SIZE, SIZE), np.uint8)
+        self._rng = np.random.default_rng(0)
 
     @property
     def frame(self) -> NDArray[np.uint8]:
@@ -57,15 +58,20 @@ class EmulatedGame:
         """The last emulated frame as a person sees it, (210, 160, 3)."""
         return self._ale.getScreenRGB()
 
-    def reset(self, seed: int) -> None:
-        """Start the episode that `seed` is; `classic` presses FIRE for a frame, then waits up to 30."""
-        self._ale.setInt("random_seed", seed)
-        self._ale.loadROM(self._rom)  # only then the seed counts
+    def reset(self, seed: int | None = None) -> None:
+        """Start an episode: the one that `seed` is, or, much faster, the next one after the last.
+
+        `classic` presses FIRE for a frame, then waits up to 30.
+        """
+        if seed is not None:
+            self._ale.setInt("random_seed", seed)
+            self._ale.loadROM(self._rom)  # only then the seed counts
+            self._rng = np.random.default_rng(seed)
         self._ale.reset_game()
         if self._config.protocol == "classic":
             if Action.FIRE in self.actions:
                 self._ale.act(Action.FIRE)
-            for _ in range(np.random.default_rng(seed).integers(NOOP_MAX["classic"] + 1)):
+            for _ in range(self._rng.integers(NOOP_MAX["classic"] + 1)):
                 self._ale.act(Action.NOOP)
         self.frames[:] = 0
         self._look(self._ale.getScreen(), self._ale.getScreenGrayscale())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from envs.screens import EmulatedGame
 
 
+SERIES_STEPS = 1_000  # that one seed is played on from, at least: another makes the emulator load the game anew
 CHANGING: dict[str, Any] = {"versions": None, "done": None, "colours": None}  # in the card of one recording
 
 
@@ -69,21 +70,20 @@ def main(args: RecordArgs) -> int:
         for number, (game, player) in enumerate(players.items()):
             step, episode = card["done"][game]
             while step < args.steps:
-                # Each episode has a generator of its own, so that a recording that was stopped goes on with the next.
+                # Each series has a seed of its own, so that a recording that was stopped goes on with the next.
                 rng = np.random.default_rng([args.seed, number, episode])
-                for row in _episode(player, agent, args.epsilon, rng):
+                for row, over in _series(player, agent, args.epsilon, rng):
                     for name, value in row.items():
                         columns[game][name][step] = value
                     columns[game]["episodes"][step] = episode
-                    step += 1
+                    step, episode = step + 1, episode + over
                     if step % 500 == 0:
                         display.update(number * args.steps + step, f"{game}, episode {episode}")
                     if stop.number:
-                        display.say("stopped. The same command goes on from the last whole episode")
+                        display.say("stopped. The same command goes on from the last series of episodes")
                         return stop.exit_code
                     if step == args.steps:
                         break
-                episode += 1
                 for column in columns[game].values():
                     column.flush()  # type: ignore[attr-defined]
                 card["done"][game] = [step, episode]
@@ -94,19 +94,22 @@ def main(args: RecordArgs) -> int:
     return 0
 
 
-def _episode(
+def _series(
     player: "EmulatedGame", agent: "DQN | None", epsilon: float, rng: np.random.Generator
-) -> "Iterator[dict[str, Any]]":
-    """Play an episode; yield what is kept of each step."""
+) -> "Iterator[tuple[dict[str, Any], bool]]":
+    """Play whole episodes, SERIES_STEPS at least; yield what is kept of each step and whether it ends an episode."""
     player.reset(int(rng.integers(2**31)))
-    over = False
-    while not over:
+    steps, over = 0, False
+    while steps < SERIES_STEPS or not over:
+        if over:
+            player.reset()
         action = int(rng.integers(len(player.actions)))
         if agent is not None and rng.random() >= epsilon:
             action = int(agent.act(player.frames[None])[0])
         row = {"screens": player.screen, "frames": player.frame.copy(), "memory": player.memory, "actions": action}
         reward, over = player.step(action)
-        yield row | {"rewards": reward}
+        steps += 1
+        yield row | {"rewards": reward}, over
 
 
 def _card(args: RecordArgs) -> dict[str, Any]:
