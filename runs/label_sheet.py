@@ -1,6 +1,7 @@
 """Draw a game's labels, to be checked by eye: `python -m runs.label_sheet GAME --out FILE.png`."""
 
 import colorsys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-SCALE, LEGEND_WIDTH = 2, 190
+    from envs.screens import EmulatedGame
+
+SCALE, LEGEND_WIDTH, LINE = 2, 190, 11
 
 
 @dataclass(frozen=True)
 class SheetArgs:
-    """Play at random; draw screen and boxes, mask, the network's frame, its mask, and the variables, row by row."""
+    """Play at random; draw screen and boxes, mask, the input and its mask, variables and a caption, row by row."""
 
     game: tyro.conf.Positional[str]
     """An Atari game that has labels."""
@@ -55,10 +58,12 @@ def main(args: SheetArgs) -> int:
     player.reset(args.seed)
     rows = []
     for step in range(1, args.rows * args.every_steps + 1):
+        before = player.memory
         if player.step(int(rng.integers(len(player.actions))))[1]:
-            player.reset(args.seed + step)
+            player.reset()
+            before = player.memory
         if step % args.every_steps == 0:
-            rows.append(draw_row(args.game, player.colour, player.screen, player.frame, player.memory))
+            rows.append(draw_row(args.game, player, before))
     sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
     for number, row in enumerate(rows):
         sheet.paste(row, (0, number * row.height))
@@ -67,16 +72,14 @@ def main(args: SheetArgs) -> int:
     return 0
 
 
-def draw_row(
-    game: str,
-    colour: "NDArray[np.uint8]",
-    screen: "NDArray[np.uint8]",
-    frame: "NDArray[np.uint8]",
-    memory: "NDArray[np.uint8]",
-) -> "Image":
-    """Draw one moment: screen with boxes, mask, input and its mask, legend and variables."""
+def draw_row(game: str, player: "EmulatedGame", before: "NDArray[np.uint8]") -> "Image":
+    """Draw one moment: screen with boxes, mask, input and its mask; legend, variables and caption.
+
+    `before` is the memory (128,) a step ago.
+    """
     from PIL import Image, ImageDraw
 
+    from envs.labels.captions import captions
     from envs.labels.games import LABELS
     from envs.labels.reading import boxes, input_mask, screen_mask, variables
 
@@ -86,22 +89,26 @@ def draw_row(
         tuple(round(255 * c) for c in colorsys.hsv_to_rgb(i / count, 0.8, 1)) for i in range(count)
     ]
     palette = np.array(hues, np.uint8)
-    mask = screen_mask(labels, screen, memory)
+    mask = screen_mask(labels, player.screen, player.memory)
     height, width = (SCALE * size for size in mask.shape)
     row = Image.new("RGB", (4 * width + LEGEND_WIDTH, height))
-    pictures = (colour, palette[mask], np.stack([frame] * 3, axis=-1), palette[input_mask(mask)])
+    pictures = (player.colour, palette[mask], np.stack([player.frame] * 3, axis=-1), palette[input_mask(mask)])
     for place, picture in enumerate(pictures):
         row.paste(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST), (place * width, 0))
     pen = ImageDraw.Draw(row)
     for box in boxes(mask):
         corners = [SCALE * box.left - 1, SCALE * box.top - 1, SCALE * box.right, SCALE * box.bottom]
         pen.rectangle(corners, outline=hues[box.value])
+    known = variables(labels, np.stack([before, player.memory]))
+    said = textwrap.wrap(captions(labels.phrases, known, np.array([True, False]))[1], 29)
+    left, foot = 4 * width + 6, height - LINE * (len(said) + 1)
     for line, name in enumerate(labels.names):
-        pen.text((4 * width + 6, 4 + 11 * line), name, fill=hues[line] if line else (160, 160, 160))
-    for line, (name, value) in enumerate(variables(labels, memory).items()):
-        at = (4 * width + 6, 16 + 11 * (count + 1 + line))
-        if at[1] < height - 11:
-            pen.text(at, f"{name} {int(value)}", fill=(220, 220, 220))
+        pen.text((left, 4 + LINE * line), name, fill=hues[line] if line else (160, 160, 160))
+    for line, (name, values) in enumerate(known.items(), start=count + 2):
+        if LINE * (line + 2) < foot:
+            pen.text((left, 4 + LINE * line), f"{name} {int(values[1])}", fill=(220, 220, 220))
+    for line, words in enumerate(said):
+        pen.text((left, foot + LINE * line), words, fill=(255, 225, 120))
     return row
 
 

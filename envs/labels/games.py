@@ -5,7 +5,22 @@ of the pinned ale-py; where the two differ the screen was believed. Scores are b
 otherwise.
 """
 
+from envs.labels.captions import Count, Motion, Phrase, Where
 from envs.labels.reading import Anchor, Labels, Place
+
+HEIGHTS, SIDES = ("top", "middle", "bottom"), ("left", "centre", "right")
+FALLS_RISES = ("down", "nowhere", "up")  # for what counts lines from below
+RISES_FALLS, LEFT_RIGHT = ("up", "nowhere", "down"), ("left", "nowhere", "right")
+ROWS, COLUMNS = ("up", "level", "down"), ("left", "upright", "right")  # of what has both
+
+
+def _at(subject: str, x: str, columns: tuple[int, int], y: str, lines: tuple[int, int]) -> Phrase:
+    """Return a phrase for where something is, in thirds of the field."""
+    return Phrase(
+        f"the {subject} is at the {{{subject}_line}} {{{subject}_column}}",
+        {f"{subject}_line": Where(y, HEIGHTS, lines), f"{subject}_column": Where(x, SIDES, columns)},
+    )
+
 
 PONG = Labels(
     variables={
@@ -24,6 +39,36 @@ PONG = Labels(
         "player": (Place((200,), (34, 194, 140, 144)),),
         "ball": (Place((14,), (34, 194, 0, 160)),),
     },
+    phrases=(
+        Phrase(
+            "the ball is at the {ball_line} {ball_column} and goes {ball_rises} and {ball_goes}",
+            {
+                "ball_line": Where("ball_y", HEIGHTS, (99, 153)),
+                "ball_column": Where("ball_x", SIDES, (101, 155)),
+                "ball_rises": Motion("ball_y", ROWS),
+                "ball_goes": Motion("ball_x", COLUMNS),
+            },
+            gone=("ball_y", 0),
+            otherwise="no ball is in play",
+        ),
+        Phrase(
+            "the player is at the {player_line} and moves {player_moves}",
+            {"player_line": Where("player_y", HEIGHTS, (91, 145)), "player_moves": Motion("player_y", RISES_FALLS)},
+        ),
+        Phrase(
+            "the enemy is at the {enemy_line} and moves {enemy_moves}",
+            {"enemy_line": Where("enemy_y", HEIGHTS, (91, 145)), "enemy_moves": Motion("enemy_y", RISES_FALLS)},
+            gone=("enemy_y", 0),
+            otherwise="the enemy is away",
+        ),
+        Phrase(
+            "the score is {enemy_score} to {player_score}",
+            {
+                "enemy_score": Count(("enemy_score",), decimal=False),
+                "player_score": Count(("player_score",), decimal=False),
+            },
+        ),
+    ),
 )
 
 _BREAKOUT_BALL = Anchor(width=2, height=4, x=99, dx=-49, y=101, dy=9)
@@ -49,6 +94,27 @@ BREAKOUT = Labels(
             Place((70,), (189, 196, 8, 152), _BREAKOUT_BALL),
         ),
     },
+    phrases=(
+        Phrase(
+            "the ball is at the {ball_line} {ball_column} and goes {ball_rises} and {ball_goes}",
+            {
+                "ball_line": Where("ball_y", HEIGHTS, (76, 130)),
+                "ball_column": Where("ball_x", SIDES, (104, 152)),
+                "ball_rises": Motion("ball_y", ROWS),
+                "ball_goes": Motion("ball_x", COLUMNS),
+            },
+            gone=("ball_y", 0),
+            otherwise="no ball is in play",
+        ),
+        Phrase(
+            "the paddle is at the {player_column} and moves {player_moves}",
+            {"player_column": Where("player_x", SIDES, (97, 145)), "player_moves": Motion("player_x", LEFT_RIGHT)},
+        ),
+        Phrase(
+            "the score is {score} with {lives} lives",
+            {"score": Count(("score_high", "score_low")), "lives": Count(("lives",), decimal=False)},
+        ),
+    ),
 )
 
 FREEWAY = Labels(
@@ -63,6 +129,23 @@ FREEWAY = Labels(
         "other chicken": (Place((30,), (187, 195, 104, 118)),),
         "chicken": (Place((30,), (15, 195, 40, 56), Anchor(width=7, height=8, dx=44, y=14, dy=193, upwards=True)),),
     },
+    phrases=(
+        Phrase(
+            "the chicken is at the {chicken_line} and moves {chicken_moves}",
+            {
+                "chicken_line": Where("player_y", HEIGHTS[::-1], (62, 122)),
+                "chicken_moves": Motion("player_y", FALLS_RISES),
+            },
+        ),
+        Phrase(
+            "the nearest car is at the {first_car}, the farthest at the {last_car}",
+            {
+                "first_car": Where("car_1_x", SIDES, (53, 106)),
+                "last_car": Where("car_10_x", SIDES, (53, 106)),
+            },
+        ),
+        Phrase("the score is {score}", {"score": Count(("score",))}),
+    ),
 )
 
 BOXING = Labels(
@@ -83,6 +166,14 @@ BOXING = Labels(
         "enemy": (Place((0,), (32, 181, 34, 126)),),
         "player": (Place((12,), (32, 181, 34, 126)),),
     },
+    phrases=(
+        _at("player", "player_x", (51, 81), "player_y", (30, 61)),
+        _at("enemy", "enemy_x", (55, 85), "enemy_y", (30, 61)),
+        Phrase(
+            "the score is {player_score} to {enemy_score}",
+            {"player_score": Count(("player_score",)), "enemy_score": Count(("enemy_score",))},
+        ),
+    ),
 )
 
 SPACE_INVADERS = Labels(
@@ -107,6 +198,14 @@ SPACE_INVADERS = Labels(
         "player": (Place((196,), (185, 195, 0, 84)),),
         "shot": (Place((6,), (22, 195, 0, 160)),),  # the player's and the invaders' bombs
     },
+    phrases=(
+        Phrase(
+            "the player is at the {player_column}",
+            {"player_column": Where("player_x", SIDES, (63, 91))},
+        ),
+        Phrase("{invaders_left} invaders are left", {"invaders_left": Count(("invaders_left",), decimal=False)}),
+        Phrase("the score is {score}", {"score": Count(("score_high", "score_low"))}),
+    ),
 )
 
 SEAQUEST = Labels(
@@ -134,6 +233,12 @@ SEAQUEST = Labels(
         "player": (Place((24,), (46, 154, 8, 160)),),
         "torpedo": (Place((24,), (57, 154, 8, 160), Anchor(width=8, height=1, x=103, y=97, dy=40)),),
     },
+    phrases=(
+        _at("player", "player_x", (50, 101), "player_y", (44, 79)),
+        Phrase("the player faces {facing}", {"facing": Where("player_direction", ("right", "left"), (8,))}),
+        Phrase("the oxygen is {oxygen}", {"oxygen": Where("oxygen", ("low", "half", "full"), (22, 44))}),
+        Phrase("{divers} divers are aboard", {"divers": Count(("divers_collected",), decimal=False)}),
+    ),
 )
 
 _MAZE = (1, 172, 0, 160)
@@ -166,6 +271,10 @@ MS_PACMAN = Labels(
         "fruit": (Place((68,), _MAZE),),
         "player": (Place((42,), _MAZE),),
     },
+    phrases=(
+        _at("player", "player_x", (61, 115), "player_y", (52, 109)),
+        *(_at(ghost, f"{ghost}_x", (61, 115), f"{ghost}_y", (52, 109)) for ghost in ("sue", "inky", "pinky", "blinky")),
+    ),
 )
 
 ENDURO = Labels(
@@ -184,6 +293,16 @@ ENDURO = Labels(
             Place((10,), (113, 155, 8, 160), Anchor(width=16, height=11, x=46, dx=77, y=52, dy=89, halved=True)),
         ),
     },
+    phrases=(
+        Phrase(
+            "the player is at the {player_column} and {player_speed}",
+            {
+                "player_column": Where("player_x", SIDES[::-1], (-15, 15), signed=True),
+                "player_speed": Where("speed", ("crawls", "drives", "races"), (30, 80)),
+            },
+        ),
+        Phrase("{cars_left} cars are left", {"cars_left": Count(("cars_left",))}),
+    ),
 )
 
 QBERT = Labels(
@@ -214,6 +333,10 @@ QBERT = Labels(
         "curse": (Place((254,), (29, 210, 0, 160)),),
         "player": (Place((52,), (8, 210, 0, 160)),),
     },
+    phrases=(
+        _at("player", "player_x", (50, 107), "player_y", (86, 144)),
+        Phrase("the score is {score}", {"score": Count(("score_high", "score_middle", "score_low"))}),
+    ),
 )
 
 BEAM_RIDER = Labels(
@@ -245,6 +368,11 @@ BEAM_RIDER = Labels(
         "purple diamond": (Place((104,), (66, 164, 8, 160)),),
         "shot": (Place((54,), (62, 164, 8, 160)),),
     },
+    phrases=(
+        Phrase("the player is at the {player_column}", {"player_column": Where("player_x", SIDES, (117, 139))}),
+        Phrase("{enemies_left} enemies are left", {"enemies_left": Count(("enemies_left",), decimal=False)}),
+        Phrase("the score is {score}", {"score": Count(("score_high", "score_middle", "score_low"))}),
+    ),
 )
 
 LABELS: dict[str, Labels] = {

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.labels.captions import Phrase
+
 SCREEN_SHAPE, INPUT_SHAPE = (210, 160), (84, 84)
 BACKGROUND = 0  # of a mask; a game's things are 1, 2, … in their order
 
@@ -61,6 +63,8 @@ class Labels:
     """Addresses in memory by name."""
     things: dict[str, tuple[Place, ...]]
     """What is on the screen; of two that lay claim to a pixel the later one has it."""
+    phrases: tuple[Phrase, ...] = ()
+    """What captions say."""
 
     @property
     def names(self) -> tuple[str, ...]:
