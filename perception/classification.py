@@ -38,16 +38,28 @@ class ClassificationHead(nn.Module):
         return self.layers(maps[-1])
 
 
-def classification_loss(logits: Tensor, targets: Tensor, class_counts: Sequence[int]) -> Tensor:
+def spread_labels(values: Sequence[float], spread: float) -> Tensor:
+    """Return what is learnt in place of each value (V,): its row of (V, V), a bell over the values around it.
+
+    Soft labels for numbers, with the squared distance (Díaz & Marathe 2019, equation 3): p(j | i) ∝
+    exp(-(v_i - v_j)² / 2 spread²).
+    """
+    place = torch.tensor(values, dtype=torch.float64)
+    return torch.softmax(-0.5 * ((place[:, None] - place[None]) / spread) ** 2, dim=1).float()
+
+
+def classification_loss(logits: Tensor, targets: Tensor, labels: Sequence[Tensor]) -> Tensor:
     """Return the cross entropy (), a mean over the outputs and over the samples whose value is known.
 
     Args:
-        logits: (B, sum of class_counts).
-        targets: (B, outputs) int64, each below its class count, or UNSEEN.
-        class_counts: how many values each output has.
+        logits: (B, all outputs' values).
+        targets: (B, outputs) int64, the number of each output's value, or UNSEEN.
+        labels: of each output (values, values), the probabilities to be learnt in place of each value.
     """
-    parts = logits.split(list(class_counts), dim=1)
-    losses = [F.cross_entropy(part, target, ignore_index=UNSEEN) for part, target in zip(parts, targets.T, strict=True)]
+    losses = []
+    for part, target, label in zip(logits.split([len(x) for x in labels], dim=1), targets.T, labels, strict=True):
+        known = target != UNSEEN
+        losses.append(F.cross_entropy(part[known], label[target[known]]))
     return torch.stack(losses).mean()
 
 
@@ -57,9 +69,14 @@ class Classification:
     unit = "f1_weighted"  # the metric that says which checkpoint is best
     heads = ("mlp", "linear")
 
-    def __init__(self, outputs: dict[str, list[str]]) -> None:
+    def __init__(self, outputs: dict[str, list[str]], spread: float = 0.0) -> None:
+        """With a `spread` above 0 the values are numbers, and those near the true one are learnt with it."""
         self.outputs = outputs
         self.class_counts = [len(values) for values in outputs.values()]
+        self._labels = [
+            spread_labels([float(value) for value in values], spread) if spread else torch.eye(len(values))
+            for values in outputs.values()
+        ]
 
     def make_head(self, backbone: Backbone, size: tuple[int, int], kind: str, dropout: float) -> nn.Module:
         """Return a fresh head: `mlp` with 512 units between, or `linear`."""
@@ -67,7 +84,7 @@ class Classification:
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return `classification_loss`."""
-        return classification_loss(logits, targets, self.class_counts)
+        return classification_loss(logits, targets, [label.to(logits.device) for label in self._labels])
 
     def answer(self, logits: Tensor) -> Tensor:
         """Return the likeliest value of each output, (B, outputs) int64."""

@@ -147,6 +147,9 @@ class PerceptionConfig:
     """Of AdamW (Loshchilov & Hutter 2019)."""
     dropout: float = 0.25
     """Share of the units dropped before and after an mlp head's hidden layer."""
+    label_spread: float = 1.0
+    """Of a game's variables, which are numbers: spread of the bell that is learnt around the true value, whose
+    neighbours are nearly as good as it; 0 learns the value alone."""
     augmentation: Literal["auto", "none", "affine"] = "auto"
     """`affine`: each picture turned, moved, scaled and sheared a little. `auto` does so to pictures, not to games."""
     image_size: int = 0
@@ -190,6 +193,7 @@ class PerceptionConfig:
                 "augmentation affine moves the picture and not its mask: use none",
             ),
             (self.learning_rate > 0, f"learning_rate {self.learning_rate} must be above 0"),
+            (self.label_spread >= 0, f"label_spread {self.label_spread} must be 0 (off) or above"),
             (self.weight_decay >= 0, f"weight_decay {self.weight_decay} must be 0 or above"),
             (0 <= self.dropout < 1, f"dropout {self.dropout} must lie between 0 and 1"),
             (self.image_size >= 0 and self.num_threads >= 0, "image_size and num_threads must be 0 (chosen) or above"),

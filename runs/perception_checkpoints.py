@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from perception.backbones import BACKBONES, Backbone
+from perception.backbones import BACKBONES, Backbone, draw_weights
 from perception.classification import Classification
 from perception.networks import PerceptionNetwork
 from perception.segmentation import Segmentation
@@ -39,7 +39,9 @@ def make_backbone(name_or_checkpoint: str, channels: int) -> tuple[str, Backbone
         ValueError: it is neither a name nor a checkpoint.
     """
     if name_or_checkpoint in BACKBONES:
-        return name_or_checkpoint, BACKBONES[name_or_checkpoint](channels)  # type: ignore[call-arg]
+        backbone = BACKBONES[name_or_checkpoint](channels)  # type: ignore[call-arg]
+        draw_weights(backbone)
+        return name_or_checkpoint, backbone
     name, weights = load_backbone_weights(name_or_checkpoint, channels)
     backbone = BACKBONES[name](channels)  # type: ignore[call-arg]
     backbone.load_state_dict(weights)
@@ -51,10 +53,11 @@ def smallest_image(name_or_checkpoint: str) -> int:
     return make_backbone(name_or_checkpoint, 1)[1].minimum_size
 
 
-def make_task(kind: str, names: dict[str, list[str]], pixels: torch.Tensor | None = None) -> Task:
+def make_task(config: PerceptionConfig, names: dict[str, list[str]], pixels: torch.Tensor | None = None) -> Task:
     """Return the task; `pixels` of each class is what segmentation balances its loss by."""
-    if kind == "classification":
-        return Classification(names)
+    if config.task == "classification":
+        # What pictures show is one class, which has no neighbours; a game's variables are numbers.
+        return Classification(names, 0.0 if "class" in names else config.label_spread)
     return Segmentation(names["classes"], torch.ones(len(names["classes"])) if pixels is None else pixels)
 
 
@@ -64,6 +67,7 @@ def make_network(task: Task, backbone: Backbone, size: tuple[int, int], config: 
     if kind == "auto":
         kind = "linear" if config.freeze and config.task == "classification" else task.heads[0]
     head = task.make_head(backbone, size, kind, config.dropout)
+    draw_weights(head, linear_end=True)
     return PerceptionNetwork(backbone, head, frozen=config.freeze)
 
 
@@ -84,7 +88,7 @@ def load_perception(path: Path, device: str = "auto") -> tuple[PerceptionNetwork
     about = read_about(checkpoint, FORMAT)
     try:
         config: PerceptionConfig = replace(from_json(PerceptionConfig, about["config"]), backbone=about["backbone"])
-        task = make_task(config.task, about["names"])
+        task = make_task(config, about["names"])
         _, backbone = make_backbone(about["backbone"], about["channels"])
         network = make_network(task, backbone, tuple(about["size"]), config)
         network.load_state_dict(load_tensors(checkpoint / "weights.safetensors"))

@@ -74,7 +74,7 @@ class PerceptionRun:
                     self.data.targets[self.data.splits["train"]].ravel(), minlength=len(self.data.names["classes"])
                 )
             )
-        self.task: Task = make_task(config.task, self.data.names, pixels)
+        self.task: Task = make_task(config, self.data.names, pixels)
         self.network = make_network(self.task, backbone, self.data.size, config).to(config.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained = list(self.network.trained())

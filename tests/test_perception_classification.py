@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from perception.backbones import NatureCNN
-from perception.classification import UNSEEN, Classification, ClassificationHead, classification_loss
+from perception.classification import UNSEEN, Classification, ClassificationHead, classification_loss, spread_labels
 
 TASK = Classification({"x": ["10", "20", "30"], "y": ["a", "b"]})
 
@@ -16,13 +16,26 @@ def test_loss_against_a_hand_worked_table() -> None:
     targets = torch.tensor([[2, 1], [UNSEEN, 0]])
     # x: of the first sample alone, 3 of 1 + 2 + 3. y: 1 of 2, and 3 of 4; the mean of the two outputs.
     expected = (-math.log(3 / 6) + (-math.log(1 / 2) - math.log(3 / 4)) / 2) / 2
-    assert float(classification_loss(logits, targets, [3, 2])) == pytest.approx(expected)
+    assert float(classification_loss(logits, targets, [torch.eye(3), torch.eye(2)])) == pytest.approx(expected)
 
 
 def test_an_untrained_head_loses_log_of_the_number_of_classes() -> None:
-    assert float(classification_loss(torch.zeros(4, 10), torch.zeros(4, 1, dtype=torch.int64), [10])) == pytest.approx(
-        math.log(10)
-    )
+    logits, targets = torch.zeros(4, 10), torch.zeros(4, 1, dtype=torch.int64)
+    assert float(classification_loss(logits, targets, [torch.eye(10)])) == pytest.approx(math.log(10))
+
+
+def test_spread_labels_against_a_hand_worked_table() -> None:
+    """Of the values 1, 2 and 4 with a spread of 1: exp(-1/2) at a distance of 1, exp(-2) at 2, exp(-9/2) at 3."""
+    near, far, farther = math.exp(-1 / 2), math.exp(-2), math.exp(-9 / 2)
+    table = [[1, near, farther], [near, 1, far], [farther, far, 1]]
+    expected = [[p / sum(row) for p in row] for row in table]
+    assert spread_labels([1, 2, 4], 1.0).tolist() == [pytest.approx(row) for row in expected]
+    # With it the loss of a sample is the cross entropy against its row.
+    logits = torch.tensor([[0.0, math.log(2), math.log(3)]])
+    loss = classification_loss(logits, torch.tensor([[1]]), [spread_labels([1, 2, 4], 1.0)])
+    assert float(loss) == pytest.approx(-sum(p * math.log(q / 6) for p, q in zip(expected[1], (1, 2, 3), strict=True)))
+    # What is so near that it cannot be told apart from the value is one-hot.
+    torch.testing.assert_close(spread_labels([1, 2, 4], 0.01), torch.eye(3))
 
 
 def test_measure_against_a_hand_worked_table() -> None:
