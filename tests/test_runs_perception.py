@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -193,6 +194,28 @@ def test_own_pictures_in_folders(tmp_path: Path) -> None:
     (tmp_path / "data" / "dark" / "3.png").write_bytes(b"none")
     with pytest.raises(DatasetError, match="cannot be read as a picture"):
         open_dataset("classification", str(tmp_path / "data"), None, 32, 0)
+
+
+def test_a_public_data_sets_own_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read by Hugging Face's library, as a set would be that it fetched by name."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray((rng.integers(0, 100, (12, 10)) + 150 * (i % 2)).astype(np.uint8)) for i in range(40)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["dark", "light"])})
+    made = datasets.Dataset.from_dict({"image": pictures, "label": [i % 2 for i in range(40)]}, features=features)
+    made.to_parquet(tmp_path / "shades.parquet")
+    data = open_dataset("classification", str(tmp_path / "shades.parquet"), None, 32, 0)
+    assert data.names == {"class": ["dark", "light"]} and (data.channels, data.size) == (1, (32, 32))
+    assert {name: len(at) for name, at in data.splits.items()} == {"train": 28, "validation": 4, "test": 8}
+    for at in data.splits.values():
+        for image, target in zip(data.images(at), data.targets[at], strict=True):
+            assert (image.mean() > 128) == bool(target[0])
+    made.remove_columns("label").to_parquet(tmp_path / "bare.parquet")
+    with pytest.raises(DatasetError, match="no pictures with labels; its columns are image"):
+        open_dataset("classification", str(tmp_path / "bare.parquet"), None, 32, 0)
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DatasetError, match="cannot be loaded"):
+        open_dataset("classification", str(tmp_path / "broken.parquet"), None, 32, 0)
 
 
 def test_own_masks(tmp_path: Path) -> None:
