@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perception.backbones import Backbone
+from perception.networks import PerceptionNetwork
 from perception.pictures import Picture, contact_sheet, shown
 
 UNSEEN = -1  # a value that training never showed: no class stands for it
@@ -67,7 +68,7 @@ class Classification:
     """The task: outputs by name, each with the names of its values."""
 
     unit = "f1_weighted"  # the metric that says which checkpoint is best
-    heads = ("mlp", "linear")
+    heads: tuple[str, ...] = ("mlp", "linear")
 
     def __init__(self, outputs: dict[str, list[str]], spread: float = 0.0) -> None:
         """With a `spread` above 0 the values are numbers, and those near the true one are learnt with it."""
@@ -82,13 +83,14 @@ class Classification:
         """Return a fresh head: `mlp` with 512 units between, or `linear`."""
         return ClassificationHead(backbone, size, self.class_counts, 512 if kind == "mlp" else 0, dropout)
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, network: PerceptionNetwork, images: Tensor, targets: Tensor) -> Tensor:
         """Return `classification_loss`."""
+        logits = network(images).float()
         return classification_loss(logits, targets, [label.to(logits.device) for label in self._labels])
 
-    def answer(self, logits: Tensor) -> Tensor:
+    def answer(self, network: PerceptionNetwork, images: Tensor) -> Tensor:
         """Return the likeliest value of each output, (B, outputs) int64."""
-        return torch.stack([part.argmax(dim=1) for part in logits.split(self.class_counts, dim=1)], dim=1)
+        return torch.stack([part.argmax(dim=1) for part in network(images).split(self.class_counts, dim=1)], dim=1)
 
     def measure(self, answers: Tensor, targets: Tensor) -> dict[str, float]:
         """Return means over the outputs of accuracy and of F1, weighted by class size and macro; and each output's.
@@ -121,7 +123,13 @@ class Classification:
         words = [f"{name} {values[value] if value >= 0 else 'unseen'}" for (name, values), value in named]
         return ", ".join(words)
 
-    def picture(self, images: NDArray[np.uint8], answers: Tensor, targets: Tensor | None = None) -> Picture:
+    def picture(
+        self,
+        network: PerceptionNetwork,  # noqa: ARG002
+        images: NDArray[np.uint8],
+        answers: Tensor,
+        targets: Tensor | None = None,
+    ) -> Picture:
         """Draw images (B, C, H, W) with what is said of each and, where it differs, what is true."""
         tiles = []
         for number, (image, answer) in enumerate(zip(images, answers.tolist(), strict=True)):

@@ -1,11 +1,15 @@
-"""A backbone with a task's head on it."""
+"""A backbone with a task's head on it, and what every task has."""
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perception.backbones import Backbone
+from perception.pictures import Picture
 
 
 class PerceptionNetwork(nn.Module):
@@ -18,12 +22,54 @@ class PerceptionNetwork(nn.Module):
         if frozen:
             backbone.requires_grad_(False)
 
+    def see(self, images: Tensor) -> list[Tensor]:
+        """Return the backbone's maps."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.backbone(images)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the head's answer."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            maps = self.backbone(images)
-        return self.head(maps)
+        return self.head(self.see(images))
 
     def trained(self) -> Iterator[nn.Parameter]:
         """Yield the weights that training moves."""
         return (weight for weight in self.parameters() if weight.requires_grad)
+
+
+class Task(Protocol):
+    """What the loop in `runs/train_perception.py` knows of a task. B images are uint8 or float (B, C, H, W)."""
+
+    unit: str
+    """The metric that says which checkpoint is best."""
+    heads: tuple[str, ...]
+    """Kinds of head, the usual one first."""
+
+    def make_head(self, backbone: Backbone, size: tuple[int, int], kind: str, dropout: float) -> nn.Module:
+        """Return a fresh head for images of `size` (H, W)."""
+        ...
+
+    def loss(self, network: PerceptionNetwork, images: Tensor, targets: Tensor) -> Tensor:
+        """Return what training makes smaller, ()."""
+        ...
+
+    def answer(self, network: PerceptionNetwork, images: Tensor) -> Tensor:
+        """Return what the network says of each image, (B, …)."""
+        ...
+
+    def measure(self, answers: Tensor, targets: Tensor) -> dict[str, float]:
+        """Return the metrics of a split by name."""
+        ...
+
+    def majority(self, targets: Tensor) -> Tensor:
+        """Return what a blind guess says of every image, given the training split's targets."""
+        ...
+
+    def words(self, answer: Any) -> str:
+        """Say one image's answer, a flat list of numbers, in words."""
+        ...
+
+    def picture(
+        self, network: PerceptionNetwork, images: NDArray[np.uint8], answers: Tensor, targets: Tensor | None = None
+    ) -> Picture:
+        """Draw images with what is said of them and, where it is known, what is true."""
+        ...

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perception.backbones import Backbone
+from perception.networks import PerceptionNetwork
 from perception.pictures import Picture, contact_sheet, hues, shown
 
 SMALL_PIXELS = 16  # a class whose pixels in a picture are fewer, on average, is told about by itself
@@ -114,7 +115,7 @@ class Segmentation:
     """The task: classes by name, the background first."""
 
     unit = "miou"  # the metric that says which checkpoint is best
-    heads = ("skips", "decoder")
+    heads: tuple[str, ...] = ("skips", "decoder")
 
     def __init__(self, names: list[str], pixels: Tensor) -> None:
         """`pixels` (classes,): how many each class has in the training split."""
@@ -125,15 +126,16 @@ class Segmentation:
         """Return a fresh head: `skips` or `decoder`."""
         return (SkipHead if kind == "skips" else DecoderHead)(backbone, size, len(self.names))
 
-    def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+    def loss(self, network: PerceptionNetwork, images: Tensor, targets: Tensor) -> Tensor:
         """Return `segmentation_loss`."""
-        return segmentation_loss(logits, masks, self.class_weights.to(logits.device))
+        logits = network(images).float()
+        return segmentation_loss(logits, targets, self.class_weights.to(logits.device))
 
-    def answer(self, logits: Tensor) -> Tensor:
+    def answer(self, network: PerceptionNetwork, images: Tensor) -> Tensor:
         """Return the likeliest class of each pixel, (B, H, W) uint8."""
-        return logits.argmax(dim=1).byte()
+        return network(images).argmax(dim=1).byte()
 
-    def measure(self, answers: Tensor, masks: Tensor) -> dict[str, float]:
+    def measure(self, answers: Tensor, targets: Tensor) -> dict[str, float]:
         """Return the mean IoU, each class's, and of small classes recall and precision within one pixel.
 
         IoU is taken over all pixels of all pictures together; a class that is neither there nor said does not count.
@@ -142,28 +144,34 @@ class Segmentation:
         """
         from torchmetrics.functional.classification import multiclass_jaccard_index  # a second and a half
 
-        counts = masks.flatten().bincount(minlength=len(self.names))
+        counts = targets.flatten().bincount(minlength=len(self.names))
         said = answers.flatten().bincount(minlength=len(self.names))
-        ious = multiclass_jaccard_index(answers, masks, len(self.names), average=None)
+        ious = multiclass_jaccard_index(answers, targets, len(self.names), average=None)
         found = {f"iou_{self.names[i]}": float(ious[i]) for i in range(len(self.names)) if counts[i] + said[i] > 0}
-        result = {"miou": float(np.mean(list(found.values()))), "accuracy": float((answers == masks).float().mean())}
-        small = [i for i in range(1, len(self.names)) if 0 < counts[i] < SMALL_PIXELS * _pictures_with(masks, i)]
+        result = {"miou": float(np.mean(list(found.values()))), "accuracy": float((answers == targets).float().mean())}
+        small = [i for i in range(1, len(self.names)) if 0 < counts[i] < SMALL_PIXELS * _pictures_with(targets, i)]
         for i in small:
-            truth, guess = masks == i, answers == i
+            truth, guess = targets == i, answers == i
             result[f"recall_{self.names[i]}"] = float((near(guess) & truth).sum() / counts[i])
             result[f"precision_{self.names[i]}"] = float((near(truth) & guess).sum() / said[i].clamp(min=1))
         return result | found
 
-    def majority(self, masks: Tensor) -> Tensor:
+    def majority(self, targets: Tensor) -> Tensor:
         """Return the commonest class of each pixel's place, (H, W): what a blind guess says."""
-        return masks.mode(dim=0).values
+        return targets.mode(dim=0).values
 
     def words(self, answer: Iterable[int]) -> str:
         """Say in words what there is."""
         present = np.unique(np.asarray(answer))
         return ", ".join(self.names[i] for i in present if i) or "nothing"
 
-    def picture(self, images: NDArray[np.uint8], answers: Tensor, masks: Tensor | None = None) -> Picture:
+    def picture(
+        self,
+        network: PerceptionNetwork,  # noqa: ARG002
+        images: NDArray[np.uint8],
+        answers: Tensor,
+        targets: Tensor | None = None,
+    ) -> Picture:
         """Draw images (B, C, H, W), below them what is said of each pixel and, where it is known, what is true."""
         colours = hues(len(self.names))
         rows = []
@@ -171,8 +179,8 @@ class Segmentation:
             part = slice(start, start + 6)
             rows.append([(shown(image), "") for image in images[part]])
             rows.append([(colours[answer], "said") for answer in answers[part].numpy()])
-            if masks is not None:
-                rows.append([(colours[mask], "true") for mask in masks[part].numpy()])
+            if targets is not None:
+                rows.append([(colours[mask], "true") for mask in targets[part].numpy()])
         return contact_sheet(rows)
 
 

@@ -122,8 +122,8 @@ class TrainConfig:
 class PerceptionConfig:
     """A run of one perception task on one data set. Counts are in updates: gradient steps."""
 
-    task: tyro.conf.Positional[Literal["classification", "segmentation"]]
-    """What is learnt: which class or which values of a game's variables; or what each pixel shows."""
+    task: tyro.conf.Positional[Literal["classification", "segmentation", "captioning"]]
+    """What is learnt: which class or which values of a game's variables; what each pixel shows; a sentence."""
     data: str
     """A recording (python -m runs.record_frames), a folder of pictures, `digits`, or a Hugging Face data set's name."""
     game: str | None = None
@@ -134,8 +134,9 @@ class PerceptionConfig:
     """Leave the backbone as it is and train the head alone."""
     finetune: bool = False
     """Train the backbone too. This is what happens anyway, unless it is frozen."""
-    head: Literal["auto", "mlp", "linear", "skips", "decoder"] = "auto"
-    """Classification: `mlp`, or `linear`, a probe, which a frozen backbone gets. Segmentation: `skips` or `decoder`."""
+    head: Literal["auto", "mlp", "linear", "skips", "decoder", "attention", "gru", "lstm"] = "auto"
+    """Classification: `mlp`, or `linear`, a probe, which a frozen backbone gets. Segmentation: `skips` or `decoder`.
+    Captioning: `attention`, `gru` or `lstm`."""
     tracked: TrackingConfig = field(default_factory=TrackingConfig)
     total_updates: int = 5_000
     """Where the run ends."""
@@ -150,6 +151,8 @@ class PerceptionConfig:
     label_spread: float = 1.0
     """Of a game's variables, which are numbers: spread of the bell that is learnt around the true value, whose
     neighbours are nearly as good as it; 0 learns the value alone."""
+    beam_width: int = 1
+    """Of captions: sentences that are kept at each word; 1 takes the likeliest word (greedy)."""
     augmentation: Literal["auto", "none", "affine"] = "auto"
     """`affine`: each picture turned, moved, scaled and sheared a little. `auto` does so to pictures, not to games."""
     image_size: int = 0
@@ -180,7 +183,11 @@ class PerceptionConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError, in words that say what to do, where a value cannot be meant."""
-        heads = {"classification": ("auto", "mlp", "linear"), "segmentation": ("auto", "skips", "decoder")}
+        heads = {
+            "classification": ("auto", "mlp", "linear"),
+            "segmentation": ("auto", "skips", "decoder"),
+            "captioning": ("auto", "attention", "gru", "lstm"),
+        }
         checks = [
             (not (self.freeze and self.finetune), "freeze and finetune exclude each other"),
             (
@@ -190,8 +197,9 @@ class PerceptionConfig:
             (min(self.total_updates, self.batch_size) >= 1, "total_updates and batch_size must be at least 1"),
             (
                 self.task == "classification" or self.augmentation != "affine",
-                "augmentation affine moves the picture and not its mask: use none",
+                "augmentation affine moves the picture and not what is true of it: use none",
             ),
+            (self.beam_width >= 1, f"beam_width {self.beam_width} must be at least 1"),
             (self.learning_rate > 0, f"learning_rate {self.learning_rate} must be above 0"),
             (self.label_spread >= 0, f"label_spread {self.label_spread} must be 0 (off) or above"),
             (self.weight_decay >= 0, f"weight_decay {self.weight_decay} must be 0 or above"),

@@ -14,13 +14,20 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from envs.labels.captions import captions
+from envs.labels.games import LABELS
 from envs.labels.reading import input_mask, screen_mask, variables
+from perception.captioning import UNKNOWN, encode, vocabulary
 from perception.classification import UNSEEN
 from runs.frames import labels_of, open_columns, read_card, split_of, stacks
 
 LOW_ENTROPY_NATS = 0.3  # a variable that tells less is left out, as AtariARI does (Anand et al. 2019, section 5)
 PICTURE_KINDS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".tif", ".tiff"}
 SPLITS = ("train", "validation", "test")
+OWN_DATA = {
+    "segmentation": "images/ and masks/",
+    "captioning": "pictures and captions.json (COCO's) or captions.jsonl (file and text a line)",
+}
 
 
 @dataclass(frozen=True)
@@ -34,9 +41,10 @@ class Dataset:
     """Which items belong to train, validation and test."""
     images: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
     targets: NDArray[Any]
-    """(N, outputs) int64 of classification, UNSEEN where training never shows the value; (N, H, W) uint8 masks."""
+    """(N, outputs) int64 of classification, UNSEEN where training never shows the value; (N, H, W) uint8 masks; (N, T)
+    int64 words of captions."""
     names: dict[str, list[str]]
-    """Of each output the names of its values; of masks `classes` alone."""
+    """Of each output the names of its values; of masks `classes` alone; of captions `words`, and a `game`."""
     recorded: bool = False
     """Whether it is a recording of a game."""
 
@@ -58,6 +66,10 @@ class Dataset:
             if self.names != names:
                 raise DatasetError(f"the classes of {self.name} are not those of the checkpoint")
             return self
+        if "words" in names:
+            number = {word: i for i, word in enumerate(names["words"])}
+            numbers = np.array([number.get(word, UNKNOWN) for word in self.names["words"]])
+            return replace(self, targets=numbers[self.targets], names=names)
         if missing := [name for name in names if name not in self.names]:
             raise DatasetError(f"{self.name} does not tell {', '.join(missing)}, which the checkpoint was trained on")
         columns = []
@@ -91,12 +103,10 @@ def open_dataset(task: str, data: str, game: str | None, size: int, seed: int) -
     if game is not None:
         raise DatasetError(f"--game goes with a recording, and '{data}' is none")
     if folder.is_dir():
-        reader = _mask_folder if task == "segmentation" else _class_folder
-        return reader(folder, size, seed)
-    if task == "segmentation":
-        raise DatasetError(
-            f"'{data}' is no folder: segmentation takes a recording, or a folder with images/ and masks/"
-        )
+        readers = {"classification": _class_folder, "segmentation": _mask_folder, "captioning": _caption_folder}
+        return readers[task](folder, size, seed)
+    if task != "classification":
+        raise DatasetError(f"'{data}' is no folder: {task} takes a recording, or a folder with {OWN_DATA[task]}")
     return _digits(size, seed) if data == "digits" else _public(data, size, seed)
 
 
@@ -119,6 +129,13 @@ def _recording(task: str, folder: Path, game: str | None) -> Dataset:
     if task == "classification":
         known = variables(labels, np.asarray(columns["memory"]))
         targets, names = _outputs({name: column.astype(np.int64) for name, column in known.items()}, splits["train"])
+    elif task == "captioning":
+        first = np.diff(episodes, prepend=-1) > 0
+        said = captions(labels.phrases, variables(labels, np.asarray(columns["memory"])), first)
+        if not labels.phrases:
+            raise DatasetError(f"there are no captions of {game}; games that have some: {', '.join(LABELS)}")
+        targets, names = _sentences(said, splits["train"])
+        names["game"] = [game]
     else:
         pairs = zip(columns["screens"], columns["memory"], strict=True)
         targets = np.stack([input_mask(screen_mask(labels, screen, memory)) for screen, memory in pairs])
@@ -141,6 +158,12 @@ def _outputs(
     if not targets:
         raise DatasetError("no variable changes enough to be learnt: record more --steps")
     return np.stack(targets, axis=1), names
+
+
+def _sentences(captions: list[str], train: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[str, list[str]]]:
+    """Number the words that the training split's captions have."""
+    words = vocabulary([captions[i] for i in train])
+    return encode(captions, words), {"words": words}
 
 
 def _digits(size: int, seed: int) -> Dataset:
@@ -249,12 +272,39 @@ def _mask_folder(folder: Path, size: int, seed: int) -> Dataset:
         if len(names) < count:
             raise DatasetError(f"'{folder / 'classes.json'}' names {len(names)} classes, the masks have {count}")
     images = np.stack([read_picture(file, size) for file in files])
-    order = np.random.default_rng(seed).permutation(len(files))
-    cuts = [round(0.7 * len(files)), round(0.8 * len(files))]
-    splits = {name: np.sort(part) for name, part in zip(SPLITS, np.split(order, cuts), strict=True)}
-    if min(map(len, splits.values())) == 0:
-        raise DatasetError(f"'{folder}' has {len(files)} pictures: too few for training, validation and test")
+    splits = _drawn_splits(len(files), folder, seed)
     return Dataset(folder.name, 3, (size, size), splits, lambda at: images[at], targets, {"classes": names})
+
+
+def _drawn_splits(count: int, folder: Path, seed: int) -> dict[str, NDArray[np.int64]]:
+    """Draw which of a folder's pictures belong to each split, 7 : 1 : 2."""
+    order = np.random.default_rng(seed).permutation(count)
+    parts = np.split(order, [round(0.7 * count), round(0.8 * count)])
+    if min(map(len, parts)) == 0:
+        raise DatasetError(f"'{folder}' has {count} pictures: too few for training, validation and test")
+    return {name: np.sort(part) for name, part in zip(SPLITS, parts, strict=True)}
+
+
+def _caption_folder(folder: Path, size: int, seed: int) -> Dataset:
+    """Return pictures with captions, from captions.json as COCO has it or captions.jsonl; one may have several."""
+    try:
+        if (folder / "captions.json").exists():
+            coco = json.loads((folder / "captions.json").read_text())
+            files = {image["id"]: image["file_name"] for image in coco["images"]}
+            pairs = [(files[entry["image_id"]], entry["caption"]) for entry in coco["annotations"]]
+        else:
+            lines = (folder / "captions.jsonl").read_text().splitlines()
+            pairs = [(entry["file"], entry["text"]) for entry in map(json.loads, lines)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"'{folder}' needs {OWN_DATA['captioning']}: {error!r}") from error
+    names = sorted({file for file, _ in pairs})
+    pictures = (
+        np.stack([read_picture(folder / file, size) for file in names]) if names else np.zeros((0, 3, size, size))
+    )
+    of = np.array([names.index(file) for file, _ in pairs])
+    splits = {name: np.flatnonzero(np.isin(of, part)) for name, part in _drawn_splits(len(names), folder, seed).items()}
+    targets, words = _sentences([caption for _, caption in pairs], splits["train"])
+    return Dataset(folder.name, 3, (size, size), splits, lambda at: pictures[of[at]], targets, words)
 
 
 def _public(name: str, size: int, seed: int) -> Dataset:

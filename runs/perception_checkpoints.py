@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 
+from envs.labels.captions import facts, share_true
+from envs.labels.games import LABELS
 from perception.backbones import BACKBONES, Backbone, draw_weights
+from perception.captioning import Captioning
 from perception.classification import Classification
-from perception.networks import PerceptionNetwork
+from perception.networks import PerceptionNetwork, Task
 from perception.segmentation import Segmentation
 from runs import machine
 from runs.checkpoints import (
@@ -29,7 +32,6 @@ from runs.checkpoints import (
 from runs.config import PerceptionConfig, from_json, to_json
 
 FORMAT = "saccade-perception-1"
-Task = Classification | Segmentation
 
 
 def make_backbone(name_or_checkpoint: str, channels: int) -> tuple[str, Backbone]:
@@ -58,6 +60,10 @@ def make_task(config: PerceptionConfig, names: dict[str, list[str]], pixels: tor
     if config.task == "classification":
         # What pictures show is one class, which has no neighbours; a game's variables are numbers.
         return Classification(names, 0.0 if "class" in names else config.label_spread)
+    if config.task == "captioning":
+        phrases = LABELS[names["game"][0]].phrases if "game" in names else None
+        judge = None if phrases is None else lambda said, true: share_true(facts(phrases, said), facts(phrases, true))
+        return Captioning(names["words"], config.beam_width, judge)
     return Segmentation(names["classes"], torch.ones(len(names["classes"])) if pixels is None else pixels)
 
 

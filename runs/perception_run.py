@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from agents.schedules import warm_cosine
-from perception.networks import PerceptionNetwork
+from perception.networks import PerceptionNetwork, Task
 from runs import machine
 from runs.checkpoints import (
     CheckpointError,
@@ -32,7 +32,6 @@ from runs.datasets import Dataset, open_dataset
 from runs.folders import RunFolder
 from runs.perception_checkpoints import (
     FORMAT,
-    Task,
     make_backbone,
     make_network,
     make_task,
@@ -131,8 +130,7 @@ class PerceptionRun:
             group["lr"] = rate
         self.network.train()
         with passes(self.config.precision, images.device):
-            logits = self.network(augment(images) if self._augmented else images)
-        loss = self.task.loss(logits.float(), targets)
+            loss = self.task.loss(self.network, augment(images) if self._augmented else images, targets)
         self.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.trained(), CLIP_NORM)
@@ -251,7 +249,7 @@ class PerceptionRun:
         """Draw images from all over a split with the answers to them."""
         chosen = np.linspace(0, len(answers) - 1, min(PICTURES, len(answers))).astype(np.int64)
         at = self.data.splits[split][chosen]
-        picture = self.task.picture(self.data.images(at), answers[chosen], self.data.truth(split)[chosen])
+        picture = self.task.picture(self.network, self.data.images(at), answers[chosen], self.data.truth(split)[chosen])
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(picture).save(path)
 
@@ -285,9 +283,8 @@ def answer_split(
     for start in range(0, len(at), EVALUATION_BATCH):
         images, targets = data.take(at[start : start + EVALUATION_BATCH], device)
         with passes(precision, device):
-            logits = network(images).float()
-        losses.append(float(task.loss(logits, targets)) * len(images))
-        found.append(task.answer(logits).cpu())
+            losses.append(float(task.loss(network, images, targets)) * len(images))
+            found.append(task.answer(network, images).cpu())
     return torch.cat(found), sum(losses) / len(at)
 
 

@@ -63,11 +63,11 @@ def main(args: PredictArgs) -> int:
             raise ValueError(f"'{args.checkpoint}' looks at {about['channels']} channels, a game has {images.shape[1]}")
     device = next(network.parameters()).device
     with torch.inference_mode():
-        answers = task.answer(network(torch.from_numpy(images).to(device))).cpu()
+        answers = task.answer(network, torch.from_numpy(images).to(device)).cpu()
     for (name, _), answer in zip(seen, answers, strict=True):
         print(f"{name}: {task.words(answer.flatten().tolist())}")
     if args.out is not None:
-        Image.fromarray(task.picture(images, answers)).save(args.out)
+        Image.fromarray(task.picture(network, images, answers)).save(args.out)
     return 0
 
 

@@ -54,6 +54,10 @@ PERCEPTION_METRICS = {
     "f1_weighted": "F1 weighted by class size, a mean over the outputs",
     "f1_macro": "F1, a mean over classes and outputs",
     "miou": "mean intersection over union of the classes",
+    "bleu4": "BLEU of up to four words in a row (Papineni et al. 2002)",
+    "facts_true": "share of the facts in a sentence, its own and the true one's, that both have",
+    "bleu4_shuffled": "BLEU against other pictures' sentences",
+    "facts_true_shuffled": "share of true facts of other pictures",
 }
 
 

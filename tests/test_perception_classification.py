@@ -6,6 +6,7 @@ import torch
 
 from perception.backbones import NatureCNN
 from perception.classification import UNSEEN, Classification, ClassificationHead, classification_loss, spread_labels
+from perception.networks import PerceptionNetwork
 
 TASK = Classification({"x": ["10", "20", "30"], "y": ["a", "b"]})
 
@@ -66,13 +67,14 @@ def test_heads(kind: str, weights: int) -> None:
     backbone = NatureCNN(4)
     head = TASK.make_head(backbone, (84, 84), kind, 0.5)
     assert isinstance(head, ClassificationHead) and sum(w.numel() for w in head.parameters()) == weights
-    logits = head(backbone(torch.zeros(2, 4, 84, 84)))
-    assert logits.shape == (2, 5) and TASK.answer(logits).shape == (2, 2)
+    network, images = PerceptionNetwork(backbone, head), torch.zeros(2, 4, 84, 84)
+    assert network(images).shape == (2, 5) and TASK.answer(network, images).shape == (2, 2)
 
 
 def test_words_and_picture() -> None:
     assert TASK.words([1, 0]) == "x 20, y a"
     assert TASK.words([UNSEEN, 0]) == "x unseen, y a"
     images = np.zeros((9, 3, 32, 32), np.uint8)
-    picture = TASK.picture(images, torch.zeros(9, 2, dtype=torch.int64), torch.ones(9, 2, dtype=torch.int64))
+    network = PerceptionNetwork(backbone := NatureCNN(3), TASK.make_head(backbone, (36, 36), "linear", 0.0))
+    picture = TASK.picture(network, images, torch.zeros(9, 2, dtype=torch.int64), torch.ones(9, 2, dtype=torch.int64))
     assert picture.shape[2] == 3 and picture.shape[1] > 8 * 168 and picture.shape[0] > 2 * 168

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from perception.backbones import BACKBONES
+from perception.networks import PerceptionNetwork
 from perception.segmentation import Segmentation, balanced_weights, centred, near, segmentation_loss
 
 
@@ -59,10 +60,10 @@ def test_heads_answer_every_pixel(name: str, kind: str) -> None:
     backbone = BACKBONES[name](4)  # type: ignore[call-arg]
     task = Segmentation(["background", "thing"], torch.ones(2))
     for size in ((84, 84), (40, 52)):
-        head = task.make_head(backbone, size, kind, 0.0)
-        logits = head(backbone(torch.rand(2, 4, *size)))
-        assert logits.shape == (2, 2, *size)
-        task.loss(logits, torch.ones(2, *size, dtype=torch.uint8)).backward()
+        network = PerceptionNetwork(backbone, task.make_head(backbone, size, kind, 0.0))
+        images = torch.rand(2, 4, *size)
+        assert network(images).shape == (2, 2, *size)
+        task.loss(network, images, torch.ones(2, *size, dtype=torch.uint8)).backward()
 
 
 def test_a_dot_is_found_to_the_pixel() -> None:
@@ -75,13 +76,13 @@ def test_a_dot_is_found_to_the_pixel() -> None:
         mask[y : y + 2, x : x + 2] = 1
     task = Segmentation(["background", "dot"], torch.from_numpy(np.bincount(masks.ravel())))
     backbone = BACKBONES["nature"](1)  # type: ignore[call-arg]
-    head = task.make_head(backbone, (36, 36), "skips", 0.0)
-    optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], lr=2e-3)
+    network = PerceptionNetwork(backbone, task.make_head(backbone, (36, 36), "skips", 0.0))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     for _ in range(150):
         optimizer.zero_grad()
-        task.loss(head(backbone(torch.from_numpy(images))), torch.from_numpy(masks)).backward()
+        task.loss(network, torch.from_numpy(images), torch.from_numpy(masks)).backward()
         optimizer.step()
-    answers = task.answer(head(backbone(torch.from_numpy(images))))
+    answers = task.answer(network, torch.from_numpy(images))
     assert task.measure(answers, torch.from_numpy(masks))["iou_dot"] > 0.9
 
 
@@ -89,5 +90,6 @@ def test_words_and_picture() -> None:
     task = Segmentation(["background", "ball", "bat"], torch.ones(3))
     assert task.words([0, 0, 2]) == "bat" and task.words([0]) == "nothing"
     masks = torch.zeros(7, 84, 84, dtype=torch.uint8)
-    picture = task.picture(np.zeros((7, 4, 84, 84), np.uint8), masks, masks)
+    network = PerceptionNetwork(backbone := BACKBONES["nature"](4), task.make_head(backbone, (84, 84), "skips", 0.0))
+    picture = task.picture(network, np.zeros((7, 4, 84, 84), np.uint8), masks, masks)
     assert picture.shape[2] == 3 and picture.shape[0] > 6 * 168
