@@ -6,6 +6,7 @@ and a head is built from `stages` and a map's size without asking which backbone
 """
 
 import itertools
+import math
 from typing import NamedTuple
 
 import torch
@@ -69,9 +70,12 @@ def draw_weights(module: nn.Module, *, linear_end: bool = False) -> None:
     What passes through ReLUs keeps its scale. Under torch's own uniform draw it shrinks by a factor of about 2.4 a
     layer, and training may stand still for a thousand updates. `linear_end`: no ReLU follows the last layer.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
     for layer in layers:
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if linear_end and layer is layers[-1] else "relu")
+        fan_in = layer.weight[0].numel()
+        if isinstance(layer, nn.ConvTranspose2d):  # each pixel is made of a part of the kernel, of every channel
+            fan_in = layer.weight[:, 0].numel() // math.prod(layer.stride)
+        nn.init.normal_(layer.weight, std=math.sqrt((1 if linear_end and layer is layers[-1] else 2) / fan_in))
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
 

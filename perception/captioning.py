@@ -25,10 +25,10 @@ def words_of(caption: str) -> list[str]:
     return re.findall(r"[\w'-]+|[^\w\s]", caption.lower())
 
 
-def vocabulary(captions: Iterable[str], least: int = 1) -> list[str]:
-    """Return the words that occur `least` times or more, the most frequent first, after the four special ones."""
+def vocabulary(captions: Iterable[str]) -> list[str]:
+    """Return all words, the most frequent first, after the four special ones."""
     counts = Counter(word for caption in captions for word in words_of(caption))
-    return SPECIAL + [word for word, count in sorted(counts.items(), key=lambda x: (-x[1], x[0])) if count >= least]
+    return SPECIAL + [word for word, _ in sorted(counts.items(), key=lambda x: (-x[1], x[0]))]
 
 
 def encode(captions: Sequence[str], words: Sequence[str]) -> NDArray[np.int64]:
@@ -114,7 +114,8 @@ class CaptionHead(nn.Module):
     def say(self, maps: list[Tensor], beam_width: int = 1, longest: int = LONGEST) -> Tensor:
         """Return the likeliest sentence found, (B, longest) from BEGIN, by keeping `beam_width` at each word.
 
-        Those that have ended stay as they are; in the end the best by log-probability a word counts.
+        Those that have ended stay as they are; in the end the best by log-probability a word counts. Nobody says
+        UNKNOWN.
         """
         state = self.start(maps)
         batch, words = len(state[0]), self.scores.out_features
@@ -128,7 +129,7 @@ class CaptionHead(nn.Module):
         for _ in range(longest - 1):
             logits, _, state = self.step(said[:, -1], state)
             scores = logits.float().log_softmax(dim=1)
-            scores[:, [PAD, BEGIN]] = -torch.inf
+            scores[:, [PAD, BEGIN, UNKNOWN]] = -torch.inf
             scores[ended] = -torch.inf
             scores[ended, PAD] = 0
             every = (total[:, :, None] + scores.view(batch, beam_width, words)).flatten(1)
@@ -165,8 +166,6 @@ def captioning_loss(logits: Tensor, tokens: Tensor) -> Tensor:
 
 class Captioning:
     """The task: a vocabulary and, where there is one, a judge of what sentences claim."""
-
-    heads: tuple[str, ...] = ("attention", "gru", "lstm")
 
     def __init__(self, words: list[str], beam_width: int, share_true: Callable[[str, str], float] | None) -> None:
         """`share_true(said, true)` is the share of right facts; without it BLEU says which checkpoint is best."""

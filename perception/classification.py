@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perception.backbones import Backbone
+from perception.backbones import Backbone, draw_weights
 from perception.networks import PerceptionNetwork
 from perception.pictures import Picture, contact_sheet, shown
 
@@ -33,6 +33,7 @@ class ClassificationHead(nn.Module):
         if hidden_units:
             layers += [nn.Dropout(dropout), nn.Linear(features, hidden_units), nn.ReLU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden_units or features, sum(class_counts)))
+        draw_weights(self, linear_end=True)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Map a backbone's maps to logits (B, all outputs' classes)."""
@@ -60,15 +61,15 @@ def classification_loss(logits: Tensor, targets: Tensor, labels: Sequence[Tensor
     losses = []
     for part, target, label in zip(logits.split([len(x) for x in labels], dim=1), targets.T, labels, strict=True):
         known = target != UNSEEN
-        losses.append(F.cross_entropy(part[known], label[target[known]]))
-    return torch.stack(losses).mean()
+        if known.any():
+            losses.append(F.cross_entropy(part[known], label[target[known]]))
+    return torch.stack(losses).mean() if losses else logits.sum() * 0
 
 
 class Classification:
     """The task: outputs by name, each with the names of its values."""
 
     unit = "f1_weighted"  # the metric that says which checkpoint is best
-    heads: tuple[str, ...] = ("mlp", "linear")
 
     def __init__(self, outputs: dict[str, list[str]], spread: float = 0.0) -> None:
         """With a `spread` above 0 the values are numbers, and those near the true one are learnt with it."""

@@ -27,8 +27,8 @@ class PerceptionNetwork(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return self.backbone(images)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the head's answer."""
+    def forward(self, images: Tensor) -> Any:
+        """Return what the head makes of the maps: a tensor, or several."""
         return self.head(self.see(images))
 
     def trained(self) -> Iterator[nn.Parameter]:
@@ -40,12 +40,10 @@ class Task(Protocol):
     """What the loop in `runs/train_perception.py` knows of a task. B images are uint8 or float (B, C, H, W)."""
 
     unit: str
-    """The metric that says which checkpoint is best."""
-    heads: tuple[str, ...]
-    """Kinds of head, the usual one first."""
+    """The metric whose greatest value says which checkpoint is best; `loss`, whose least one does, where none tells."""
 
     def make_head(self, backbone: Backbone, size: tuple[int, int], kind: str, dropout: float) -> nn.Module:
-        """Return a fresh head for images of `size` (H, W)."""
+        """Return a fresh head of this kind for images of `size` (H, W)."""
         ...
 
     def loss(self, network: PerceptionNetwork, images: Tensor, targets: Tensor) -> Tensor:

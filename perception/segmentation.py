@@ -8,27 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perception.backbones import Backbone
+from perception.backbones import Backbone, draw_weights
+from perception.decoders import centred, enlarging, map_for
 from perception.networks import PerceptionNetwork
 from perception.pictures import Picture, contact_sheet, hues, shown
 
 SMALL_PIXELS = 16  # a class whose pixels in a picture are fewer, on average, is told about by itself
-
-
-def centred(maps: Tensor, height: int, width: int) -> Tensor:
-    """Pad with its own border, or cut, (B, C, H, W) to (B, C, height, width), the same on both sides.
-
-    An unpadded convolution loses as much at either border, so that what is centred lies over its own pixels.
-    """
-    for dim, size in ((2, height), (3, width)):
-        missing = size - maps.shape[dim]
-        before = missing // 2
-        if missing > 0:
-            sides = (0, 0, before, missing - before) if dim == 2 else (before, missing - before, 0, 0)
-            maps = F.pad(maps, sides, mode="replicate")
-        elif missing < 0:
-            maps = maps.narrow(dim, -missing // 2, size)
-    return maps
 
 
 def enlarge(maps: Tensor, factor: int) -> Tensor:
@@ -49,6 +34,7 @@ class SkipHead(nn.Module):
         self.laterals = nn.ModuleList(nn.Conv2d(stage.channels, width, kernel_size=1) for stage in backbone.stages)
         self.merge = nn.Conv2d(width, 2 * width, kernel_size=3, padding=1)
         self.scores = nn.Conv2d(2 * width, num_classes * self.strides[0] ** 2, kernel_size=1)
+        draw_weights(self, linear_end=True)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Map a backbone's maps to logits (B, classes, H, W) of every pixel."""
@@ -62,25 +48,19 @@ class SkipHead(nn.Module):
 
 
 class DecoderHead(nn.Module):
-    """From the coarsest map alone back to the pixels, a doubling at a time (SegNet: Badrinarayanan et al. 2017).
+    """From the coarsest map alone back to the pixels (SegNet: Badrinarayanan et al. 2017).
 
     SegNet's pooling indices have no place here, for not every backbone pools: transposed convolutions enlarge instead.
     """
 
-    def __init__(self, backbone: Backbone, size: tuple[int, int], num_classes: int, width: int = 64) -> None:
+    def __init__(self, backbone: Backbone, size: tuple[int, int], num_classes: int) -> None:
         super().__init__()
-        self.size = size
-        layers: list[nn.Module] = []
-        channels, stride = backbone.stages[-1].channels, backbone.stages[-1].stride
-        while stride > 1:
-            layers += [nn.ConvTranspose2d(channels, width, kernel_size=4, stride=2, padding=1), nn.ReLU()]
-            layers += [nn.Conv2d(width, width, kernel_size=3, padding=1), nn.ReLU()]
-            channels, width, stride = width, max(width // 2, 16), stride // 2
-        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, num_classes, kernel_size=1))
+        self.size, self.map_size = size, map_for(size, backbone.stages[-1].stride)
+        self.layers = enlarging(*backbone.stages[-1], num_classes)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Map a backbone's maps to logits (B, classes, H, W) of every pixel."""
-        return centred(self.layers(maps[-1]), *self.size)
+        return centred(self.layers(centred(maps[-1], *self.map_size)), *self.size)
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor, class_weights: Tensor) -> Tensor:
@@ -115,7 +95,6 @@ class Segmentation:
     """The task: classes by name, the background first."""
 
     unit = "miou"  # the metric that says which checkpoint is best
-    heads: tuple[str, ...] = ("skips", "decoder")
 
     def __init__(self, names: list[str], pixels: Tensor) -> None:
         """`pixels` (classes,): how many each class has in the training split."""
@@ -149,8 +128,7 @@ class Segmentation:
         ious = multiclass_jaccard_index(answers, targets, len(self.names), average=None)
         found = {f"iou_{self.names[i]}": float(ious[i]) for i in range(len(self.names)) if counts[i] + said[i] > 0}
         result = {"miou": float(np.mean(list(found.values()))), "accuracy": float((answers == targets).float().mean())}
-        small = [i for i in range(1, len(self.names)) if 0 < counts[i] < SMALL_PIXELS * _pictures_with(targets, i)]
-        for i in small:
+        for i in small_classes(targets, len(self.names)):
             truth, guess = targets == i, answers == i
             result[f"recall_{self.names[i]}"] = float((near(guess) & truth).sum() / counts[i])
             result[f"precision_{self.names[i]}"] = float((near(truth) & guess).sum() / said[i].clamp(min=1))
@@ -184,6 +162,8 @@ class Segmentation:
         return contact_sheet(rows)
 
 
-def _pictures_with(masks: Tensor, value: int) -> int:
-    """Return how many of the masks (B, H, W) show a class."""
-    return int((masks == value).flatten(1).any(dim=1).sum())
+def small_classes(masks: Tensor, count: int) -> list[int]:
+    """Return which of `count` classes have fewer than SMALL_PIXELS in a mask (B, H, W) that shows them, on average."""
+    pixels = masks.flatten().bincount(minlength=count)
+    pictures = [int((masks == value).flatten(1).any(dim=1).sum()) for value in range(count)]
+    return [value for value in range(1, count) if 0 < pixels[value] < SMALL_PIXELS * pictures[value]]

@@ -118,12 +118,23 @@ class TrainConfig:
         return f"{self.preset}-{self.env.game}"
 
 
+HEADS = {
+    "classification": ("mlp", "linear"),
+    "segmentation": ("skips", "decoder"),
+    "captioning": ("attention", "gru", "lstm"),
+    "autoencoding": ("plain", "variational"),
+    "contrast": ("st-dim",),
+}
+"""Kinds of head of each task, the usual one first."""
+
+
 @dataclass(frozen=True)
 class PerceptionConfig:
     """A run of one perception task on one data set. Counts are in updates: gradient steps."""
 
-    task: tyro.conf.Positional[Literal["classification", "segmentation", "captioning"]]
-    """What is learnt: which class or which values of a game's variables; what each pixel shows; a sentence."""
+    task: tyro.conf.Positional[Literal["classification", "segmentation", "captioning", "autoencoding", "contrast"]]
+    """What is learnt: which class or which values of a game's variables; what each pixel shows; a sentence; the picture
+    itself; what it looks like a step later."""
     data: str
     """A recording (python -m runs.record_frames), a folder of pictures, `digits`, or a Hugging Face data set's name."""
     game: str | None = None
@@ -134,9 +145,11 @@ class PerceptionConfig:
     """Leave the backbone as it is and train the head alone."""
     finetune: bool = False
     """Train the backbone too. This is what happens anyway, unless it is frozen."""
-    head: Literal["auto", "mlp", "linear", "skips", "decoder", "attention", "gru", "lstm"] = "auto"
+    head: Literal[
+        "auto", "mlp", "linear", "skips", "decoder", "attention", "gru", "lstm", "plain", "variational", "st-dim"
+    ] = "auto"
     """Classification: `mlp`, or `linear`, a probe, which a frozen backbone gets. Segmentation: `skips` or `decoder`.
-    Captioning: `attention`, `gru` or `lstm`."""
+    Captioning: `attention`, `gru` or `lstm`. Autoencoding: `plain` or `variational`."""
     tracked: TrackingConfig = field(default_factory=TrackingConfig)
     total_updates: int = 5_000
     """Where the run ends."""
@@ -148,11 +161,15 @@ class PerceptionConfig:
     """Of AdamW (Loshchilov & Hutter 2019)."""
     dropout: float = 0.25
     """Share of the units dropped before and after an mlp head's hidden layer."""
-    label_spread: float = 1.0
+    label_spread: float = 0.5
     """Of a game's variables, which are numbers: spread of the bell that is learnt around the true value, whose
     neighbours are nearly as good as it; 0 learns the value alone."""
     beam_width: int = 1
     """Of captions: sentences that are kept at each word; 1 takes the likeliest word (greedy)."""
+    latent_size: int = 128
+    """Of autoencoding: numbers that a picture goes through."""
+    motion_weight: float = 0.0
+    """Of autoencoding: by how much more an error counts where something moves; small things vanish otherwise."""
     augmentation: Literal["auto", "none", "affine"] = "auto"
     """`affine`: each picture turned, moved, scaled and sheared a little. `auto` does so to pictures, not to games."""
     image_size: int = 0
@@ -183,21 +200,31 @@ class PerceptionConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError, in words that say what to do, where a value cannot be meant."""
-        heads = {
-            "classification": ("auto", "mlp", "linear"),
-            "segmentation": ("auto", "skips", "decoder"),
-            "captioning": ("auto", "attention", "gru", "lstm"),
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        of_one_task = {
+            "label_spread": "classification",
+            "beam_width": "captioning",
+            "latent_size": "autoencoding",
+            "motion_weight": "autoencoding",
         }
         checks = [
             (not (self.freeze and self.finetune), "freeze and finetune exclude each other"),
             (
-                self.head in heads[self.task],
-                f"head {self.head} is none of {self.task}'s: {', '.join(heads[self.task])}",
+                self.head in ("auto", *HEADS[self.task]),
+                f"head {self.head} is none of {self.task}'s: auto, {', '.join(HEADS[self.task])}",
+            ),
+            *(
+                (self.task == task or getattr(self, name) == defaults[name], f"{name} is an option of {task} only")
+                for name, task in of_one_task.items()
             ),
             (min(self.total_updates, self.batch_size) >= 1, "total_updates and batch_size must be at least 1"),
             (
                 self.task == "classification" or self.augmentation != "affine",
                 "augmentation affine moves the picture and not what is true of it: use none",
+            ),
+            (
+                self.latent_size >= 1 and self.motion_weight >= 0,
+                "latent_size must be at least 1, motion_weight 0 (off) or above",
             ),
             (self.beam_width >= 1, f"beam_width {self.beam_width} must be at least 1"),
             (self.learning_rate > 0, f"learning_rate {self.learning_rate} must be above 0"),

@@ -28,6 +28,7 @@ OWN_DATA = {
     "segmentation": "images/ and masks/",
     "captioning": "pictures and captions.json (COCO's) or captions.jsonl (file and text a line)",
 }
+NEEDS = {task: f"a recording, or a folder with {own}" for task, own in OWN_DATA.items()} | {"contrast": "a recording"}
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,10 @@ class Dataset:
     splits: dict[str, NDArray[np.int64]]
     """Which items belong to train, validation and test."""
     images: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-    targets: NDArray[Any]
+    targets: Any
     """(N, outputs) int64 of classification, UNSEEN where training never shows the value; (N, H, W) uint8 masks; (N, T)
-    int64 words of captions."""
+    int64 words of captions; (N, 1 to 3, H, W) pictures of autoencoding, or frames and masks; of contrast the images a
+    step later."""
     names: dict[str, list[str]]
     """Of each output the names of its values; of masks `classes` alone; of captions `words`, and a `game`."""
     recorded: bool = False
@@ -62,11 +64,13 @@ class Dataset:
         Raises:
             DatasetError: an output is missing, or the masks' classes are others.
         """
-        if "classes" in names:
-            if self.names != names:
+        if "classes" in names or not names:
+            if names and self.names != names:
                 raise DatasetError(f"the classes of {self.name} are not those of the checkpoint")
             return self
         if "words" in names:
+            if names.get("game") != self.names.get("game"):
+                raise DatasetError(f"{self.name} is not what the checkpoint's captions are about: {names.get('game')}")
             number = {word: i for i, word in enumerate(names["words"])}
             numbers = np.array([number.get(word, UNKNOWN) for word in self.names["words"]])
             return replace(self, targets=numbers[self.targets], names=names)
@@ -80,6 +84,16 @@ class Dataset:
         return replace(self, targets=np.stack(columns, axis=1), names=names)
 
 
+@dataclass(frozen=True)
+class _Computed:
+    """Targets that are made when they are asked for."""
+
+    make: Callable[[NDArray[np.int64]], NDArray[Any]]
+
+    def __getitem__(self, at: NDArray[np.int64]) -> NDArray[Any]:
+        return self.make(at)
+
+
 class DatasetError(ValueError):
     """A data set is missing, damaged or does not suit the task; the message says which and what to do."""
 
@@ -88,7 +102,7 @@ def open_dataset(task: str, data: str, game: str | None, size: int, seed: int) -
     """Return the data set that `data` names: a recording, a folder of pictures, `digits`, or a public name.
 
     Args:
-        task: `classification` or `segmentation`.
+        task: what it is for, which says what its targets are.
         data: a folder or a name.
         game: of a recording of several games.
         size: height and width that pictures are brought to; recordings are 84×84.
@@ -102,12 +116,21 @@ def open_dataset(task: str, data: str, game: str | None, size: int, seed: int) -
         return _recording(task, folder, game)
     if game is not None:
         raise DatasetError(f"--game goes with a recording, and '{data}' is none")
+    if task in ("segmentation", "captioning", "contrast") and not (folder.is_dir() and task in OWN_DATA):
+        raise DatasetError(
+            f"'{data}' is no {'folder' if task in OWN_DATA else 'recording'}: {task} takes {NEEDS[task]}"
+        )
     if folder.is_dir():
-        readers = {"classification": _class_folder, "segmentation": _mask_folder, "captioning": _caption_folder}
+        readers = {
+            "classification": _class_folder,
+            "segmentation": _mask_folder,
+            "captioning": _caption_folder,
+            "autoencoding": _picture_folder,
+        }
         return readers[task](folder, size, seed)
-    if task != "classification":
-        raise DatasetError(f"'{data}' is no folder: {task} takes a recording, or a folder with {OWN_DATA[task]}")
-    return _digits(size, seed) if data == "digits" else _public(data, size, seed)
+    labelled = task == "classification"
+    pictures = _digits(size, seed) if data == "digits" else _public(data, size, seed, labelled)
+    return pictures if labelled else _themselves(pictures)
 
 
 def _recording(task: str, folder: Path, game: str | None) -> Dataset:
@@ -130,16 +153,22 @@ def _recording(task: str, folder: Path, game: str | None) -> Dataset:
         known = variables(labels, np.asarray(columns["memory"]))
         targets, names = _outputs({name: column.astype(np.int64) for name, column in known.items()}, splits["train"])
     elif task == "captioning":
-        first = np.diff(episodes, prepend=-1) > 0
-        said = captions(labels.phrases, variables(labels, np.asarray(columns["memory"])), first)
         if not labels.phrases:
             raise DatasetError(f"there are no captions of {game}; games that have some: {', '.join(LABELS)}")
+        first = np.diff(episodes, prepend=-1) > 0
+        said = captions(labels.phrases, variables(labels, np.asarray(columns["memory"])), first)
         targets, names = _sentences(said, splits["train"])
         names["game"] = [game]
+    elif task == "contrast":
+        goes_on = np.append(episodes[1:], -1) == episodes
+        splits = {name: at[goes_on[at]] for name, at in splits.items()}
+        targets, names = _Computed(lambda at: stacks(frames, episodes, at + 1)), {}
     else:
         pairs = zip(columns["screens"], columns["memory"], strict=True)
         targets = np.stack([input_mask(screen_mask(labels, screen, memory)) for screen, memory in pairs])
         names = {"classes": list(labels.names)}
+        if task == "autoencoding":
+            targets = np.stack([frames, targets], axis=1)
     return Dataset(game, 4, (84, 84), splits, lambda at: stacks(frames, episodes, at), targets, names, True)
 
 
@@ -236,6 +265,21 @@ def _class_folder(folder: Path, size: int, seed: int) -> Dataset:
     return _pictures(folder.name, images, classes, names, _with_validation(belongs, seed) if made else None, seed)
 
 
+def _picture_folder(folder: Path, size: int, seed: int) -> Dataset:
+    """Return all pictures in a folder and in those below it, split as train/ and test/ say if they are there."""
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        return _themselves(_class_folder(folder, size, seed))
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURE_KINDS)
+    splits = _drawn_splits(len(files), folder, seed)
+    images = np.stack([read_picture(file, size) for file in files])
+    return Dataset(folder.name, 3, (size, size), splits, lambda at: images[at], images, {})
+
+
+def _themselves(data: Dataset) -> Dataset:
+    """Return pictures whose targets they are themselves."""
+    return replace(data, targets=data.images(np.arange(len(data.targets))), names={})
+
+
 def _with_validation(belongs: NDArray[np.str_], seed: int) -> NDArray[np.str_]:
     """Set a tenth of the training split apart for validation, unless somebody has."""
     if "validation" in belongs:
@@ -295,20 +339,20 @@ def _caption_folder(folder: Path, size: int, seed: int) -> Dataset:
         else:
             lines = (folder / "captions.jsonl").read_text().splitlines()
             pairs = [(entry["file"], entry["text"]) for entry in map(json.loads, lines)]
+        if not all(isinstance(part, str) for pair in pairs for part in pair):
+            raise TypeError("file names and captions must be text")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"'{folder}' needs {OWN_DATA['captioning']}: {error!r}") from error
-    names = sorted({file for file, _ in pairs})
-    pictures = (
-        np.stack([read_picture(folder / file, size) for file in names]) if names else np.zeros((0, 3, size, size))
-    )
-    of = np.array([names.index(file) for file, _ in pairs])
-    splits = {name: np.flatnonzero(np.isin(of, part)) for name, part in _drawn_splits(len(names), folder, seed).items()}
+    names, of = np.unique([file for file, _ in pairs], return_inverse=True)
+    parts = _drawn_splits(len(names), folder, seed)
+    pictures = np.stack([read_picture(folder / file, size) for file in names.tolist()])
+    splits = {name: np.flatnonzero(np.isin(of, part)) for name, part in parts.items()}
     targets, words = _sentences([caption for _, caption in pairs], splits["train"])
     return Dataset(folder.name, 3, (size, size), splits, lambda at: pictures[of[at]], targets, words)
 
 
-def _public(name: str, size: int, seed: int) -> Dataset:
-    """Return a Hugging Face data set, by its name or as a file or folder that `datasets` can load."""
+def _public(name: str, size: int, seed: int, labelled: bool) -> Dataset:
+    """Return a Hugging Face data set, by its name or as a parquet file; all of one class if not `labelled`."""
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
@@ -324,9 +368,11 @@ def _public(name: str, size: int, seed: int) -> Dataset:
     first = items[0][1]
     picture = next((key for key, value in first.items() if isinstance(value, Image.Image)), None)
     label = next((key for key in ("label", "labels", "fine_label", "class") if key in first), None)
-    if picture is None or label is None:
+    if picture is None or (label is None and labelled):
         raise DatasetError(f"'{name}' has no pictures with labels; its columns are {', '.join(first)}")
-    feature = loaded["train"].features[label]
+    if not labelled:
+        label, items = "class", [(split, {picture: row[picture], "class": "picture"}) for split, row in items]
+    feature = loaded["train"].features.get(label)
     found = Counter(row[label] for _, row in items)
     names = list(feature.names) if hasattr(feature, "names") else [str(value) for value in sorted(found)]
     grey = first[picture].mode == "L"

@@ -88,7 +88,7 @@ class DQNRun:
         self._segments: list[Segment] = []  # where the newest checkpoint has the replay
         self.display = ProgressDisplay(config.total_steps)
         if checkpoint is not None:
-            self.display.say(f"reading {checkpoint} and playing the open episodes again, up to where they were")
+            self.display.say(f"reading {checkpoint} and playing the open games again, up to where they were")
             self._load(checkpoint)
         save_json(
             self.folder / "config.json",
@@ -309,6 +309,8 @@ class DQNRun:
         self._seconds, self._scores, self._lengths = state["seconds"], state["scores"], state["lengths"]
         if (self.folder / "best").exists():
             self._best_score = load_config(self.folder / "best")[1]["evaluation"]["mean"]
+        if "series" not in state["games"]:
+            raise CheckpointError(f"'{checkpoint}' is of an older version, which seeded games otherwise: start again")
         self.games.load_state_dict(state["games"])
 
 

@@ -107,7 +107,7 @@ def evaluate_perception(args: EvaluateArgs) -> int:
     from runs import machine
     from runs.datasets import open_dataset
     from runs.perception_checkpoints import load_perception
-    from runs.perception_run import answer_split
+    from runs.perception_run import measure_split
 
     machine.settle_thread(machine.usable_cores())
     network, task, config, about = load_perception(args.checkpoint, args.device)
@@ -116,8 +116,8 @@ def evaluate_perception(args: EvaluateArgs) -> int:
     data = data.numbered_as(about["names"])
     if data.channels != about["channels"]:
         raise ValueError(f"{data.name} has {data.channels} channels, the checkpoint was trained on {about['channels']}")
-    answers, loss = answer_split(network, task, data, "test", config.precision)
-    result = {"data": data.name, "images": len(answers), "loss": loss, **task.measure(answers, data.truth("test"))}
+    answers, measured = measure_split(network, task, data, "test", config.precision)
+    result = {"data": data.name, "images": len(answers)} | measured
     if args.json is not None:
         args.json.write_text(json.dumps(result, indent=1))
     for name, value in result.items():

@@ -14,9 +14,11 @@ import torch
 
 from envs.labels.captions import facts, share_true
 from envs.labels.games import LABELS
+from perception.autoencoding import Autoencoding
 from perception.backbones import BACKBONES, Backbone, draw_weights
 from perception.captioning import Captioning
 from perception.classification import Classification
+from perception.contrast import Contrast
 from perception.networks import PerceptionNetwork, Task
 from perception.segmentation import Segmentation
 from runs import machine
@@ -29,7 +31,7 @@ from runs.checkpoints import (
     save_json,
     save_tensors,
 )
-from runs.config import PerceptionConfig, from_json, to_json
+from runs.config import HEADS, PerceptionConfig, from_json, to_json
 
 FORMAT = "saccade-perception-1"
 
@@ -55,7 +57,7 @@ def smallest_image(name_or_checkpoint: str) -> int:
     return make_backbone(name_or_checkpoint, 1)[1].minimum_size
 
 
-def make_task(config: PerceptionConfig, names: dict[str, list[str]], pixels: torch.Tensor | None = None) -> Task:
+def make_task(config: PerceptionConfig, names: dict[str, list[str]], pixels: list[int] | None) -> Task:
     """Return the task; `pixels` of each class is what segmentation balances its loss by."""
     if config.task == "classification":
         # What pictures show is one class, which has no neighbours; a game's variables are numbers.
@@ -64,16 +66,19 @@ def make_task(config: PerceptionConfig, names: dict[str, list[str]], pixels: tor
         phrases = LABELS[names["game"][0]].phrases if "game" in names else None
         judge = None if phrases is None else lambda said, true: share_true(facts(phrases, said), facts(phrases, true))
         return Captioning(names["words"], config.beam_width, judge)
-    return Segmentation(names["classes"], torch.ones(len(names["classes"])) if pixels is None else pixels)
+    if config.task == "autoencoding":
+        return Autoencoding(names.get("classes", []), config.motion_weight, config.latent_size)
+    if config.task == "contrast":
+        return Contrast()
+    return Segmentation(names["classes"], torch.tensor(pixels))
 
 
 def make_network(task: Task, backbone: Backbone, size: tuple[int, int], config: PerceptionConfig) -> PerceptionNetwork:
     """Return backbone and fresh head; a frozen backbone's classification is a linear probe unless a head is named."""
     kind = config.head
     if kind == "auto":
-        kind = "linear" if config.freeze and config.task == "classification" else task.heads[0]
+        kind = "linear" if config.freeze and config.task == "classification" else HEADS[config.task][0]
     head = task.make_head(backbone, size, kind, config.dropout)
-    draw_weights(head, linear_end=True)
     return PerceptionNetwork(backbone, head, frozen=config.freeze)
 
 
@@ -94,7 +99,7 @@ def load_perception(path: Path, device: str = "auto") -> tuple[PerceptionNetwork
     about = read_about(checkpoint, FORMAT)
     try:
         config: PerceptionConfig = replace(from_json(PerceptionConfig, about["config"]), backbone=about["backbone"])
-        task = make_task(config, about["names"])
+        task = make_task(config, about["names"], about["pixels"])
         _, backbone = make_backbone(about["backbone"], about["channels"])
         network = make_network(task, backbone, tuple(about["size"]), config)
         network.load_state_dict(load_tensors(checkpoint / "weights.safetensors"))

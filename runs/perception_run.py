@@ -66,14 +66,11 @@ class PerceptionRun:
         size = config.image_size or max(32, smallest_image(source))
         self.data: Dataset = open_dataset(config.task, config.data, config.game, size, config.seed)
         self.backbone_name, backbone = make_backbone(source, self.data.channels)
-        pixels = None
+        self._pixels: list[int] | None = None
         if config.task == "segmentation":
-            pixels = torch.from_numpy(
-                np.bincount(
-                    self.data.targets[self.data.splits["train"]].ravel(), minlength=len(self.data.names["classes"])
-                )
-            )
-        self.task: Task = make_task(config, self.data.names, pixels)
+            masks = self.data.targets[self.data.splits["train"]]
+            self._pixels = np.bincount(masks.ravel(), minlength=len(self.data.names["classes"])).tolist()
+        self.task: Task = make_task(config, self.data.names, self._pixels)
         self.network = make_network(self.task, backbone, self.data.size, config).to(config.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained = list(self.network.trained())
@@ -177,17 +174,16 @@ class PerceptionRun:
 
     def evaluate(self) -> None:
         """Measure on the validation split, draw some of it, and keep the weights if they are the best."""
-        answers, loss = answer_split(self.network, self.task, self.data, "validation", self.config.precision)
-        targets = self.data.truth("validation")
-        measured = self.task.measure(answers, targets)
-        told = {name: value for name, value in measured.items() if name in PERCEPTION_METRICS}
-        self._tracker.log({"updates": self.updates, "validation_loss": loss} | told)
-        self._last = f"  {self.task.unit} {measured[self.task.unit]:.3f}"
+        answers, measured = measure_split(self.network, self.task, self.data, "validation", self.config.precision)
+        told = {name: value for name, value in measured.items() if name in PERCEPTION_METRICS and name != "loss"}
+        self._tracker.log({"updates": self.updates, "validation_loss": measured["loss"]} | told)
+        score = measured[self.task.unit] * (-1 if self.task.unit == "loss" else 1)
+        self._last = f"  {self.task.unit} {abs(score):.3f}"
         picture = self.folder / "pictures" / f"{self.updates}.png"
         self._draw("validation", answers, picture)
         self._tracker.log_file("validation_picture", picture, self.updates)
-        if measured[self.task.unit] > self._best:
-            self._best = measured[self.task.unit]
+        if score > self._best:
+            self._best = score
             about = self._about() | {"validation": measured}
             try:
                 replace_weights(self.folder, "best", lambda to: write_network(to, self.network, self.config, about))
@@ -195,17 +191,19 @@ class PerceptionRun:
                 self.display.say(f"warning: could not keep '{self.folder / 'best'}' ({error.strerror or error})")
 
     def test(self) -> dict[str, Any]:
-        """Measure the best weights, and a blind guess, on the test split; write `test.json` and a picture."""
+        """Measure the best weights, and a blind guess, on the test split; write a picture."""
         self.network.load_state_dict(load_tensors(self.folder / "best" / "weights.safetensors"))
-        answers, _ = answer_split(self.network, self.task, self.data, "test", self.config.precision)
-        targets = self.data.truth("test")
-        result: dict[str, Any] = {"updates": self.updates, "test": self.task.measure(answers, targets)}
-        if self.config.baselines:
-            guess = self.task.majority(self.data.truth("train"))
-            result["majority"] = self.task.measure(guess.expand_as(answers).to(answers.dtype), targets)
+        answers, measured = measure_split(self.network, self.task, self.data, "test", self.config.precision)
+        result: dict[str, Any] = {"updates": self.updates, "test": measured}
+        if self.config.baselines and self.task.unit != "loss":
+            guess = self.task.majority(self.data.truth("train")).expand_as(answers).to(answers.dtype)
+            result["majority"] = self.task.measure(guess, self.data.truth("test"))
         self._draw("test", answers, self.folder / "test.png")
-        save_json(self.folder / "test.json", result)
         return result
+
+    def keep(self, result: dict[str, Any]) -> None:
+        """Write the test figures to `test.json`: with it the run is at its end."""
+        save_json(self.folder / "test.json", result)
 
     def save(self) -> Path | None:
         """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
@@ -243,20 +241,23 @@ class PerceptionRun:
             "channels": self.data.channels,
             "size": self.data.size,
             "names": self.data.names,
+            "pixels": self._pixels,
         }
 
     def _draw(self, split: str, answers: Tensor, path: Path) -> None:
         """Draw images from all over a split with the answers to them."""
         chosen = np.linspace(0, len(answers) - 1, min(PICTURES, len(answers))).astype(np.int64)
         at = self.data.splits[split][chosen]
-        picture = self.task.picture(self.network, self.data.images(at), answers[chosen], self.data.truth(split)[chosen])
+        targets = torch.from_numpy(self.data.targets[at])
+        picture = self.task.picture(self.network, self.data.images(at), answers[chosen], targets)
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(picture).save(path)
 
     def _load(self, checkpoint: Path) -> None:
         self.network.load_state_dict(load_tensors(checkpoint / "weights.safetensors"))
         tensors, state = load_tensors(checkpoint / "learner.safetensors"), load_json(checkpoint / "state.json")
-        self._losses, self._norms = list(tensors.pop("losses")), list(tensors.pop("norms"))
+        kept = [list(tensors.pop(name).to(self.config.device)) for name in ("losses", "norms")]
+        self._losses, self._norms = kept
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             index, name = key.split(".")
@@ -286,6 +287,16 @@ def answer_split(
             losses.append(float(task.loss(network, images, targets)) * len(images))
             found.append(task.answer(network, images).cpu())
     return torch.cat(found), sum(losses) / len(at)
+
+
+def measure_split(
+    network: PerceptionNetwork, task: Task, data: Dataset, split: str, precision: str
+) -> tuple[Tensor, dict[str, float]]:
+    """Return what a network says of each image of a split, and the metrics of that, the loss first."""
+    answers, loss = answer_split(network, task, data, split, precision)
+    if task.unit == "loss":
+        return answers, {"loss": loss}
+    return answers, {"loss": loss} | task.measure(answers, data.truth(split))
 
 
 def augment(images: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ def main(args: PredictArgs) -> int:
 
         from runs import machine
         from runs.perception_checkpoints import load_perception
+        from runs.perception_run import passes
 
         if bool(args.images) == (args.game is not None):
             raise ValueError("give pictures to look at, or --game GAME")
@@ -56,13 +57,13 @@ def main(args: PredictArgs) -> int:
         if args.out is not None and (args.out.suffix != ".png" or not args.out.parent.is_dir()):
             raise ValueError(f"--out {args.out}: needs the name of a .png in a folder that is there")
         machine.settle_thread(machine.usable_cores())
-        network, task, _, about = load_perception(args.checkpoint, args.device)
+        network, task, config, about = load_perception(args.checkpoint, args.device)
         seen = list(_play(args) if args.game is not None else _read(args.images, about))
         images = np.stack([image for _, image in seen])
         if images.shape[1] != about["channels"]:
             raise ValueError(f"'{args.checkpoint}' looks at {about['channels']} channels, a game has {images.shape[1]}")
     device = next(network.parameters()).device
-    with torch.inference_mode():
+    with torch.inference_mode(), passes(config.precision, device):
         answers = task.answer(network, torch.from_numpy(images).to(device)).cpu()
     for (name, _), answer in zip(seen, answers, strict=True):
         print(f"{name}: {task.words(answer.flatten().tolist())}")
@@ -91,7 +92,7 @@ def _play(args: PredictArgs) -> "Iterator[tuple[str, NDArray[np.uint8]]]":
     player.reset(args.seed)
     for step in range(1, args.steps + 1):
         if player.step(int(rng.integers(len(player.actions))))[1]:
-            player.reset(args.seed + step)
+            player.reset()
         if step % args.every_steps == 0:
             yield f"step {step}", player.frames.copy()
 

@@ -54,6 +54,8 @@ PERCEPTION_METRICS = {
     "f1_weighted": "F1 weighted by class size, a mean over the outputs",
     "f1_macro": "F1, a mean over classes and outputs",
     "miou": "mean intersection over union of the classes",
+    "psnr": "peak signal to noise ratio of what came back, dB",
+    "ssim": "structural similarity of it (Wang et al. 2004)",
     "bleu4": "BLEU of up to four words in a row (Papineni et al. 2002)",
     "facts_true": "share of the facts in a sentence, its own and the true one's, that both have",
     "bleu4_shuffled": "BLEU against other pictures' sentences",
@@ -126,9 +128,10 @@ def _csv_line(values: Any) -> str:
 
 def _cut_back(path: Path, metrics: dict[str, str], count: int) -> None:
     """Drop the rows that were written after the checkpoint, and a last line that a kill cut short."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else [_csv_line(metrics)]
-    kept = [line for line in lines[1:] if line.endswith("\n") and float(line.split(",", 1)[0]) <= count]
-    path.write_text("".join([lines[0], *kept]))
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+    kept = [row for row in rows if float(next(iter(row.values()))) <= count]
+    path.write_text(_csv_line(metrics) + "".join(_csv_line(row.get(name, "") for name in metrics) for row in kept))
 
 
 def _start_wandb(

@@ -49,6 +49,8 @@ def finish(run: "PerceptionRun", ended: str) -> str:
             probe, ended = random_frozen(run)
             result |= {RANDOM_FROZEN: probe} if probe else {}
         tell(run, result)
+        if ended == "done":
+            run.keep(result)
         run.display.say(f"{ended} at update {run.updates:,}: {run.folder / 'test.png'}. To go on: {resume}")
     run.close()
     return ended
@@ -70,9 +72,9 @@ def random_frozen(run: "PerceptionRun") -> tuple[dict[str, Any] | None, str]:
     probe.stop_signal = run.stop_signal
     with probe.display:
         ended = train(probe)
-        result = probe.test()["test"] if ended == "done" else None
+        result = probe.test() if ended == "done" else None
         probe.close()
-    return result, ended
+    return result and result["test"], ended
 
 
 def tell(run: "PerceptionRun", result: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+UNKNOWN = "<unknown>"  # stands for a word that a vocabulary lacks: a fact, though nobody can say which
 LEAP = 40  # a variable that changes by more in a step was set anew: nothing moved that far
 
 Values = Mapping[str, int]  # of a game's variables, by name
@@ -48,8 +49,6 @@ class Count:
     variables: tuple[str, ...]
     decimal: bool = True
     """Whether a byte is two decimal digits (binary coded decimal); else it is plain binary."""
-    plus: int = 0
-    """What is added."""
     words: tuple[str, ...] = ()  # any number
 
     def word(self, now: Values, before: Values) -> str:  # noqa: ARG002
@@ -58,7 +57,7 @@ class Count:
         for name in self.variables:
             value = now[name]
             total = 100 * total + (10 * (value >> 4) + (value & 15) if self.decimal else value)
-        return str(total + self.plus)
+        return str(total)
 
 
 Slot = Where | Motion | Count
@@ -88,7 +87,7 @@ class Phrase:
         pattern = re.escape(self.words).replace(r"\{", "{").replace(r"\}", "}")
         for name, slot in self.slots.items():
             words = "|".join(map(re.escape, sorted(slot.words, key=len, reverse=True))) or r"\d+"
-            pattern = pattern.replace(f"{{{name}}}", f"(?P<{name}>{words})")
+            pattern = pattern.replace(f"{{{name}}}", f"(?P<{name}>{words}|{UNKNOWN})")
         found = re.fullmatch(pattern, said)
         return {} if found is None else found.groupdict()
 

@@ -138,11 +138,8 @@ FREEWAY = Labels(
             },
         ),
         Phrase(
-            "the nearest car is at the {first_car}, the farthest at the {last_car}",
-            {
-                "first_car": Where("car_1_x", SIDES, (53, 106)),
-                "last_car": Where("car_10_x", SIDES, (53, 106)),
-            },
+            "the car in the top lane is at the {top_car}, in the bottom lane at the {bottom_car}",
+            {"top_car": Where("car_1_x", SIDES, (53, 106)), "bottom_car": Where("car_10_x", SIDES, (53, 106))},
         ),
         Phrase("the score is {score}", {"score": Count(("score",))}),
     ),
@@ -301,7 +298,6 @@ ENDURO = Labels(
                 "player_speed": Where("speed", ("crawls", "drives", "races"), (30, 80)),
             },
         ),
-        Phrase("{cars_left} cars are left", {"cars_left": Count(("cars_left",))}),
     ),
 )
 
