@@ -20,8 +20,10 @@ from safetensors.torch import load_file
 from perception.captioning import decode
 from runs import evaluate, train_dqn, train_perception
 from runs.checkpoints import load_tensors
+from runs.config import PerceptionConfig, TrackingConfig
 from runs.datasets import UNSEEN, DatasetError, open_dataset
 from runs.evaluate import EvaluateArgs
+from runs.perception_run import new_run
 
 RECORD = "runs.record_frames --games breakout,qbert --steps 1600 --seed 1".split()
 SHORT = (
@@ -45,13 +47,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> dict[st
     """A run of each task, and of the agent."""
     folder = tmp_path_factory.mktemp("runs")
     folders = {name: folder / name for name in RUNS}
-    perception = ("runs.train_perception", *SHORT)
-    run(*perception, "classification", "--data", "digits", "--image-size", "36", "--out", str(folders["digits"]))
-    run(*perception, "classification", "--data", str(recorded), "--out", str(folders["variables"]))
-    for task in ("segmentation", "captioning", "autoencoding", "contrast"):
-        options = [*SHORT, "--num-threads", "1", "--data", str(recorded), "--out", str(folders[task])]
-        assert train_perception.main([task, *options]) == 0
-    run("runs.train_dqn", *TINY, "--out", str(folders["dqn"]))
+    for name, to in folders.items():
+        task = "classification" if name in ("digits", "variables") else name
+        data = ["--data", "digits", "--image-size", "36"] if name == "digits" else ["--data", str(recorded)]
+        if name != "dqn":
+            assert train_perception.main([task, *SHORT, "--num-threads", "1", *data, "--out", str(to)]) == 0
+    assert train_dqn.main([*TINY, "--out", str(folders["dqn"])]) == 0
     return folders
 
 
@@ -85,12 +86,22 @@ def test_every_backbone_goes_everywhere(
         options = ["--backbone", given, "--freeze-backbone-steps", "100000", "--num-threads", "1"]
         assert train_dqn.main([*TINY, *options, "--out", str(out)]) == 0
     else:
-        data = "digits" if target == "digits" else str(recorded)
-        task = "classification" if target in ("digits", "variables") else target
-        size = ("--image-size", "36") if target == "digits" else ()
-        options = [*SHORT, *size, "--no-baselines", "--freeze", "--backbone", given, "--num-threads", "1"]
-        options[options.index("12")] = "1"
-        assert train_perception.main([task, "--data", data, "--out", str(out), *options]) == 0
+        config = PerceptionConfig(
+            task="classification" if target in ("digits", "variables") else target,  # type: ignore[arg-type]
+            data="digits" if target == "digits" else str(recorded),
+            image_size=36 if target == "digits" else 0,
+            backbone=given,
+            freeze=True,
+            batch_size=4,
+            num_threads=1,
+            tracked=TrackingConfig(tracking="none"),
+            out=out,
+        )
+        learning = new_run(config)
+        learning.begin()
+        learning.learn(*learning.next_batch())
+        assert learning.save() is not None
+        learning.close()
     before, after = backbone_of(trained[source]), backbone_of(out)
     assert before.keys() == after.keys()
     for name, weight in before.items():
@@ -103,10 +114,10 @@ def test_every_backbone_goes_everywhere(
 
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_killed_and_resumed_it_ends_as_if_it_never_was(recorded: Path, tmp_path: Path, task: str) -> None:
-    options = [*SHORT, "--no-baselines", "--dropout", "0.5", "--data", str(recorded)]
+    options = [*SHORT, "--no-baselines", "--dropout", "0.5", "--num-threads", "1", "--data", str(recorded)]
     options[options.index("12")] = "24"
     options[options.index("6")] = "12"
-    run("runs.train_perception", task, *options, "--out", str(tmp_path / "whole"))
+    assert train_perception.main([task, *options, "--out", str(tmp_path / "whole")]) == 0
     cut = tmp_path / "cut"
     process = start("runs.train_perception", task, *options, "--out", str(cut))
     while not (cut / "checkpoints" / "latest").exists():
@@ -115,7 +126,7 @@ def test_killed_and_resumed_it_ends_as_if_it_never_was(recorded: Path, tmp_path:
     process.kill()
     process.communicate()
     assert not (cut / "test.json").exists()
-    run("runs.train_perception", "--resume", str(cut))
+    assert train_perception.main(["--resume", str(cut)]) == 0
     for name, weight in load_tensors(tmp_path / "whole" / "checkpoints" / "24" / "weights.safetensors").items():
         assert torch.equal(weight, load_tensors(cut / "checkpoints" / "24" / "weights.safetensors")[name]), name
     for whole, resumed in zip(metrics(tmp_path / "whole"), metrics(cut), strict=True):
