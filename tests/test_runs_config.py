@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runs.config import TrainConfig, from_json, to_json
+from runs.config import PerceptionConfig, TrainConfig, from_json, to_json
 from runs.presets import PRESETS
 
 
@@ -29,6 +29,23 @@ def test_an_older_configuration_takes_defaults_and_a_stranger_is_refused() -> No
 def test_what_cannot_be_meant_is_refused(changes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         TrainConfig(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        ("segmentation", {"beam_width": 5}),
+        ("captioning", {"motion_weight": 2.0}),
+        ("classification", {"latent_size": 8}),
+        ("contrast", {"label_spread": 1.0}),
+        ("autoencoding", {"head": "mlp"}),
+        ("captioning", {"augmentation": "affine"}),
+        ("classification", {"freeze": True, "finetune": True}),
+    ],
+)
+def test_what_one_task_takes_another_refuses(task: str, changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        PerceptionConfig(task=task, data="digits", **changes)  # type: ignore[arg-type]
 
 
 def test_presets_say_what_their_sources_say() -> None:
