@@ -39,7 +39,7 @@ def test_variational_loss_is_minus_the_bound_of_the_likeliest_normal() -> None:
     deviation = (drawn - images).square().mean().sqrt()
     log_likelihood = torch.distributions.Normal(drawn, deviation).log_prob(images).sum(dim=(1, 2, 3))
     bound = (log_likelihood - divergence).mean() / (36 * 36)
-    assert float(task.loss(network, images, images)) == pytest.approx(-float(bound), rel=1e-5)
+    assert task.loss(network, images, images).item() == pytest.approx(-bound.item(), rel=1e-5)
 
 
 def test_small_things_that_come_back_by_hand() -> None:

@@ -25,7 +25,7 @@ def test_commands_and_files_it_names_exist() -> None:
     for path in set(re.findall(r"`((?:runs|tests|agents|perception|envs)/[\w/]+\.py)`", README)):
         assert (ROOT / path).exists(), path
     images = re.findall(r'src="([^"]*)"', README)
-    assert len(images) == 2
+    assert images
     for image in images:
         assert (ROOT / image).exists(), image
 
