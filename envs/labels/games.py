@@ -22,6 +22,21 @@ def _at(subject: str, x: str, columns: tuple[int, int], y: str, lines: tuple[int
     )
 
 
+def _ball(columns: tuple[int, int], lines: tuple[int, int]) -> Phrase:
+    """Return the phrase for a ball, in thirds of the field, and its way."""
+    return Phrase(
+        "the ball is at the {ball_line} {ball_column} and goes {ball_rises} and {ball_goes}",
+        {
+            "ball_line": Where("ball_y", HEIGHTS, lines),
+            "ball_column": Where("ball_x", SIDES, columns),
+            "ball_rises": Motion("ball_y", ROWS),
+            "ball_goes": Motion("ball_x", COLUMNS),
+        },
+        gone=("ball_y", 0),
+        otherwise="no ball is in play",
+    )
+
+
 PONG = Labels(
     variables={
         "player_y": 51,
@@ -40,17 +55,7 @@ PONG = Labels(
         "ball": (Place((14,), (34, 194, 0, 160)),),
     },
     phrases=(
-        Phrase(
-            "the ball is at the {ball_line} {ball_column} and goes {ball_rises} and {ball_goes}",
-            {
-                "ball_line": Where("ball_y", HEIGHTS, (99, 153)),
-                "ball_column": Where("ball_x", SIDES, (101, 155)),
-                "ball_rises": Motion("ball_y", ROWS),
-                "ball_goes": Motion("ball_x", COLUMNS),
-            },
-            gone=("ball_y", 0),
-            otherwise="no ball is in play",
-        ),
+        _ball((101, 155), (99, 153)),
         Phrase(
             "the player is at the {player_line} and moves {player_moves}",
             {"player_line": Where("player_y", HEIGHTS, (91, 145)), "player_moves": Motion("player_y", RISES_FALLS)},
@@ -95,17 +100,7 @@ BREAKOUT = Labels(
         ),
     },
     phrases=(
-        Phrase(
-            "the ball is at the {ball_line} {ball_column} and goes {ball_rises} and {ball_goes}",
-            {
-                "ball_line": Where("ball_y", HEIGHTS, (76, 130)),
-                "ball_column": Where("ball_x", SIDES, (104, 152)),
-                "ball_rises": Motion("ball_y", ROWS),
-                "ball_goes": Motion("ball_x", COLUMNS),
-            },
-            gone=("ball_y", 0),
-            otherwise="no ball is in play",
-        ),
+        _ball((104, 152), (76, 130)),
         Phrase(
             "the paddle is at the {player_column} and moves {player_moves}",
             {"player_column": Where("player_x", SIDES, (97, 145)), "player_moves": Motion("player_x", LEFT_RIGHT)},
