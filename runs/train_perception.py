@@ -51,7 +51,8 @@ def finish(run: "PerceptionRun", ended: str) -> str:
         tell(run, result)
         if ended == "done":
             run.keep(result)
-        run.display.say(f"{ended} at update {run.updates:,}: {run.folder / 'test.png'}. To go on: {resume}")
+        more = "" if ended == "stopped" else " --total-updates N"
+        run.display.say(f"{ended} at update {run.updates:,}: {run.folder / 'test.png'}. To go on: {resume}{more}")
     run.close()
     return ended
 
