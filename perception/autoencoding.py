@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perception.backbones import Backbone
-from perception.decoders import centred, enlarging, map_for
+from perception.decoders import Generator
 from perception.networks import PerceptionNetwork
 from perception.pictures import Picture, contact_sheet, shown
 from perception.segmentation import small_classes
@@ -28,12 +28,10 @@ class AutoencoderHead(nn.Module):
 
     def __init__(self, backbone: Backbone, size: tuple[int, int], variational: bool, latent_size: int) -> None:
         super().__init__()
-        self.size, self.variational = size, variational
+        self.variational = variational
         (channels, stride), (height, width) = backbone.stages[-1], backbone.map_size(*size)
         self.encode = nn.Linear(channels * height * width, latent_size * (2 if variational else 1))
-        self.map_shape = (64, *map_for(size, stride))
-        self.decode = nn.Linear(latent_size, math.prod(self.map_shape))
-        self.enlarge = enlarging(64, stride, backbone.in_channels)
+        self.draw = Generator(latent_size, size, stride, backbone.in_channels)
 
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return images (B, C, H, W), 0 to 1 where training succeeds, and the divergence (B,) in nats, 0 if plain."""
@@ -44,10 +42,6 @@ class AutoencoderHead(nn.Module):
             divergence = divergence_from_standard_normal(mean, log_variance)
             code = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean) if self.training else mean
         return self.draw(code), divergence
-
-    def draw(self, code: Tensor) -> Tensor:
-        """Return the images (B, C, H, W) that codes (B, latent_size) stand for."""
-        return centred(self.enlarge(F.relu(self.decode(code)).unflatten(1, self.map_shape)), *self.size)
 
 
 def divergence_from_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:

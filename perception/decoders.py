@@ -1,4 +1,6 @@
-"""From a feature map back to the pixels."""
+"""From a feature map, or from a few numbers, back to the pixels."""
+
+import math
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,3 +43,18 @@ def enlarging(channels: int, stride: int, out_channels: int, width: int = 64) ->
     result = nn.Sequential(*layers, nn.Conv2d(channels, out_channels, kernel_size=1))
     draw_weights(result, linear_end=True)
     return result
+
+
+class Generator(nn.Module):
+    """From a few numbers to images: a linear layer makes a map of them, which is enlarged."""
+
+    def __init__(self, latent_size: int, size: tuple[int, int], stride: int, channels: int, width: int = 64) -> None:
+        """`stride` pixels of images of `size` (H, W) stand in a cell of the map."""
+        super().__init__()
+        self.size, self.map_shape = size, (width, *map_for(size, stride))
+        self.decode = nn.Linear(latent_size, math.prod(self.map_shape))
+        self.enlarge = enlarging(width, stride, channels)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map (B, latent_size) to (B, channels, H, W), unbounded."""
+        return centred(self.enlarge(F.relu(self.decode(latents)).unflatten(1, self.map_shape)), *self.size)

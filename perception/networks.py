@@ -23,8 +23,8 @@ class PerceptionNetwork(nn.Module):
             backbone.requires_grad_(False)
 
     def see(self, images: Tensor) -> list[Tensor]:
-        """Return the backbone's maps."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        """Return the backbone's maps; a frozen one passes gradients on to images that ask for them, and keeps none."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (images.requires_grad or not self.frozen)):
             return self.backbone(images)
 
     def forward(self, images: Tensor) -> Any:
@@ -36,11 +36,15 @@ class PerceptionNetwork(nn.Module):
         return (weight for weight in self.parameters() if weight.requires_grad)
 
 
+LOWER_IS_BETTER = ("loss", "frechet")
+"""Units whose least value is the best; a blind guess has no such."""
+
+
 class Task(Protocol):
     """What the loop in `runs/train_perception.py` knows of a task. B images are uint8 or float (B, C, H, W)."""
 
     unit: str
-    """The metric whose greatest value says which checkpoint is best; `loss`, whose least one does, where none tells."""
+    """The metric that says which checkpoint is best; `loss` where nothing else tells."""
 
     def make_head(self, backbone: Backbone, size: tuple[int, int], kind: str, dropout: float) -> nn.Module:
         """Return a fresh head of this kind for images of `size` (H, W)."""

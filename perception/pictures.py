@@ -12,7 +12,7 @@ Picture = NDArray[np.uint8]  # (H, W, 3)
 
 INK, GROUND = (235, 235, 235), (18, 18, 24)
 _FONT = ImageFont.load_default(11)
-_LINE, _LETTER, _GAP = 13, 6, 6
+_LINE, _LETTER, _GAP, _TILE = 13, 6, 6, 168
 
 
 def shown(image: NDArray[np.uint8]) -> Picture:
@@ -29,7 +29,7 @@ def hues(count: int) -> NDArray[np.uint8]:
     return np.array([(40, 40, 40)] + [tuple(round(255 * c) for c in colour) for colour in colours], np.uint8)
 
 
-def contact_sheet(rows: Sequence[Sequence[tuple[Picture, str]]], tile: int = 168) -> Picture:
+def contact_sheet(rows: Sequence[Sequence[tuple[Picture, str]]], tile: int = _TILE) -> Picture:
     """Draw rows of pictures, each enlarged to `tile` pixels and with words below it.
 
     Returns:
@@ -49,3 +49,9 @@ def contact_sheet(rows: Sequence[Sequence[tuple[Picture, str]]], tile: int = 168
                 pen.text((left, top + tile + 1 + number * _LINE), line, INK, _FONT)
         top += height
     return np.asarray(canvas)
+
+
+def first_row(sheet: Picture) -> list[Picture]:
+    """Return the pictures of a contact sheet's first row, enlarged as they are."""
+    lefts = range(_GAP, sheet.shape[1] - _TILE, _TILE + _GAP)
+    return [np.ascontiguousarray(sheet[_GAP : _GAP + _TILE, left : left + _TILE]) for left in lefts]

@@ -162,9 +162,21 @@ def load_backbone_weights(source: str, in_channels: int) -> tuple[str, dict[str,
     weights = load_tensors(checkpoint / "weights.safetensors")
     prefix = "backbone."
     weights = {key.removeprefix(prefix): value.float() for key, value in weights.items() if key.startswith(prefix)}
+    weights = fold_spectral_norm(weights)
     if not weights or not isinstance(name, str):
         raise CheckpointError(f"'{checkpoint}' has no backbone that this program knows")
     return name, adapt_channels(weights, in_channels)
+
+
+def fold_spectral_norm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights as they act: what spectral normalisation divides by (Miyato et al. 2018) divided by."""
+    plain = {name: value for name, value in weights.items() if ".parametrizations." not in name}
+    for name, weight in weights.items():
+        layer, found, _ = name.partition(".parametrizations.weight.original")
+        if found:
+            u, v = (weights[f"{layer}.parametrizations.weight.0.{vector}"] for vector in ("_u", "_v"))
+            plain[f"{layer}.weight"] = weight / (u @ weight.flatten(1) @ v)
+    return plain
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -124,21 +124,30 @@ HEADS = {
     "captioning": ("attention", "gru", "lstm"),
     "autoencoding": ("plain", "variational"),
     "contrast": ("st-dim",),
+    "gan": ("dcgan",),
 }
 """Kinds of head of each task, the usual one first."""
+
+
+ADAM = {"gan": (2e-4, 0.5)}
+ADAM_USUAL = (1e-3, 0.9)
+"""AdamW's learning rate and first beta; of a gan as in Radford et al. 2016, section 3."""
 
 
 @dataclass(frozen=True)
 class PerceptionConfig:
     """A run of one perception task on one data set. Counts are in updates: gradient steps."""
 
-    task: tyro.conf.Positional[Literal["classification", "segmentation", "captioning", "autoencoding", "contrast"]]
+    task: tyro.conf.Positional[
+        Literal["classification", "segmentation", "captioning", "autoencoding", "contrast", "gan"]
+    ]
     """What is learnt: which class or which values of a game's variables; what each pixel shows; a sentence; the picture
-    itself; what it looks like a step later."""
+    itself; what it looks like a step later; to draw others like it."""
     data: str
     """A recording (python -m runs.record_frames), a folder of pictures, `digits`, or a Hugging Face data set's name."""
     game: str | None = None
-    """Of a recording of several games, the one to learn from; the first when not given."""
+    """Of a recording of several games, the one to learn from; the first when not given. `all`: to tell them apart, or
+    to draw any of them."""
     backbone: str = "nature"
     """A fresh backbone by name, or a checkpoint whose backbone to start from: any task's, or an agent's."""
     freeze: bool = False
@@ -146,7 +155,18 @@ class PerceptionConfig:
     finetune: bool = False
     """Train the backbone too. This is what happens anyway, unless it is frozen."""
     head: Literal[
-        "auto", "mlp", "linear", "skips", "decoder", "attention", "gru", "lstm", "plain", "variational", "st-dim"
+        "auto",
+        "mlp",
+        "linear",
+        "skips",
+        "decoder",
+        "attention",
+        "gru",
+        "lstm",
+        "plain",
+        "variational",
+        "st-dim",
+        "dcgan",
     ] = "auto"
     """Classification: `mlp`, or `linear`, a probe, which a frozen backbone gets. Segmentation: `skips` or `decoder`.
     Captioning: `attention`, `gru` or `lstm`. Autoencoding: `plain` or `variational`."""
@@ -155,8 +175,11 @@ class PerceptionConfig:
     """Where the run ends."""
     batch_size: int = 64
     """Images of an update."""
-    learning_rate: float = 1e-3
-    """Of AdamW, at its greatest: it rises over the run's first twentieth, then falls to 0 as a cosine."""
+    learning_rate: float | None = None
+    """Of AdamW, at its greatest: it rises over the run's first twentieth, then falls to 0 as a cosine. 1e-3 when not
+    given, of a gan 2e-4."""
+    adam_beta1: float | None = None
+    """Of AdamW, how slowly it forgets past gradients: 0.9 when not given, of a gan 0.5."""
     weight_decay: float = 1e-2
     """Of AdamW (Loshchilov & Hutter 2019)."""
     dropout: float = 0.25
@@ -167,9 +190,14 @@ class PerceptionConfig:
     beam_width: int = 1
     """Of captions: sentences that are kept at each word; 1 takes the likeliest word (greedy)."""
     latent_size: int = 128
-    """Of autoencoding: numbers that a picture goes through."""
+    """Of autoencoding and gan: numbers that a picture goes through, or is drawn from."""
     motion_weight: float = 0.0
     """Of autoencoding: by how much more an error counts where something moves; small things vanish otherwise."""
+    judge: str | None = None
+    """Of gan: the checkpoint of a classification, in whose features distances are taken and whose classes are counted
+    in what is drawn; features of random weights, and no classes, when not given."""
+    spectral_norm: bool = False
+    """Of gan: keep each layer of the discriminator from stretching (Miyato et al. 2018)."""
     augmentation: Literal["auto", "none", "affine"] = "auto"
     """`affine`: each picture turned, moved, scaled and sheared a little. `auto` does so to pictures, not to games."""
     image_size: int = 0
@@ -202,10 +230,12 @@ class PerceptionConfig:
         """Raise ValueError, in words that say what to do, where a value cannot be meant."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         of_one_task = {
-            "label_spread": "classification",
-            "beam_width": "captioning",
-            "latent_size": "autoencoding",
-            "motion_weight": "autoencoding",
+            "label_spread": ("classification",),
+            "beam_width": ("captioning",),
+            "latent_size": ("autoencoding", "gan"),
+            "motion_weight": ("autoencoding",),
+            "judge": ("gan",),
+            "spectral_norm": ("gan",),
         }
         checks = [
             (not (self.freeze and self.finetune), "freeze and finetune exclude each other"),
@@ -214,8 +244,11 @@ class PerceptionConfig:
                 f"head {self.head} is none of {self.task}'s: auto, {', '.join(HEADS[self.task])}",
             ),
             *(
-                (self.task == task or getattr(self, name) == defaults[name], f"{name} is an option of {task} only")
-                for name, task in of_one_task.items()
+                (
+                    self.task in tasks or getattr(self, name) == defaults[name],
+                    f"{name} is an option of {' and '.join(tasks)} only",
+                )
+                for name, tasks in of_one_task.items()
             ),
             (min(self.total_updates, self.batch_size) >= 1, "total_updates and batch_size must be at least 1"),
             (
@@ -227,7 +260,18 @@ class PerceptionConfig:
                 "latent_size must be at least 1, motion_weight 0 (off) or above",
             ),
             (self.beam_width >= 1, f"beam_width {self.beam_width} must be at least 1"),
-            (self.learning_rate > 0, f"learning_rate {self.learning_rate} must be above 0"),
+            (
+                self.learning_rate is None or self.learning_rate > 0,
+                f"learning_rate {self.learning_rate} must be above 0",
+            ),
+            (
+                self.adam_beta1 is None or 0 <= self.adam_beta1 < 1,
+                f"adam_beta1 {self.adam_beta1} must be 0 or above, and below 1",
+            ),
+            (
+                self.game != "all" or self.task in ("classification", "gan"),
+                "game all goes with classification and gan: the other tasks learn from one",
+            ),
             (self.label_spread >= 0, f"label_spread {self.label_spread} must be 0 (off) or above"),
             (self.weight_decay >= 0, f"weight_decay {self.weight_decay} must be 0 or above"),
             (0 <= self.dropout < 1, f"dropout {self.dropout} must lie between 0 and 1"),

@@ -28,6 +28,7 @@ OWN_DATA = {
     "segmentation": "images/ and masks/",
     "captioning": "pictures and captions.json (COCO's) or captions.jsonl (file and text a line)",
 }
+MEASURED = 1_000  # pictures of validation and test that what a gan draws is measured beside
 NEEDS = {task: f"a recording, or a folder with {own}" for task, own in OWN_DATA.items()} | {"contrast": "a recording"}
 
 
@@ -111,6 +112,14 @@ def open_dataset(task: str, data: str, game: str | None, size: int, seed: int) -
     Raises:
         ValueError: it cannot be read, or does not suit the task.
     """
+    found = _open(task, data, game, size, seed)
+    if task == "gan":
+        few = {name: at[:: -(-len(at) // MEASURED)] for name, at in found.splits.items() if name != "train"}
+        found = replace(found, splits=found.splits | few)
+    return found
+
+
+def _open(task: str, data: str, game: str | None, size: int, seed: int) -> Dataset:
     folder = Path(data)
     if (folder / "card.json").exists():
         return _recording(task, folder, game)
@@ -126,6 +135,7 @@ def open_dataset(task: str, data: str, game: str | None, size: int, seed: int) -
             "segmentation": _mask_folder,
             "captioning": _caption_folder,
             "autoencoding": _picture_folder,
+            "gan": _picture_folder,
         }
         return readers[task](folder, size, seed)
     labelled = task == "classification"
@@ -137,6 +147,8 @@ def _recording(task: str, folder: Path, game: str | None) -> Dataset:
     """Return a recorded game: stacks of four frames, and its variables or masks."""
     card = read_card(folder)
     game = str(game or card["games"][0])
+    if game == "all":
+        return _several(task, [_recording("gan", folder, each) for each in card["games"]])
     if game not in card["games"]:
         raise DatasetError(f"'{folder}' has no {game}, but {', '.join(card['games'])}")
     steps = card["done"][game][0]
@@ -163,6 +175,8 @@ def _recording(task: str, folder: Path, game: str | None) -> Dataset:
         goes_on = np.append(episodes[1:], -1) == episodes
         splits = {name: at[goes_on[at]] for name, at in splits.items()}
         targets, names = _Computed(lambda at: stacks(frames, episodes, at + 1)), {}
+    elif task == "gan":
+        targets, names = np.zeros((steps, 1), np.int64), {}
     else:
         pairs = zip(columns["screens"], columns["memory"], strict=True)
         targets = np.stack([input_mask(screen_mask(labels, screen, memory)) for screen, memory in pairs])
@@ -170,6 +184,26 @@ def _recording(task: str, folder: Path, game: str | None) -> Dataset:
         if task == "autoencoding":
             targets = np.stack([frames, targets], axis=1)
     return Dataset(game, 4, (84, 84), splits, lambda at: stacks(frames, episodes, at), targets, names, True)
+
+
+def _several(task: str, games: list[Dataset]) -> Dataset:
+    """Return the pictures of several games side by side; of a classification, with the game as their class."""
+    starts = np.cumsum([0] + [len(game.targets) for game in games])
+
+    def images(at: NDArray[np.int64]) -> NDArray[np.uint8]:
+        of, result = np.searchsorted(starts, at, side="right") - 1, np.empty((len(at), 4, 84, 84), np.uint8)
+        for i, game in enumerate(games):
+            result[of == i] = game.images(at[of == i] - starts[i])
+        return result
+
+    splits = {
+        split: np.concatenate([game.splits[split] + start for game, start in zip(games, starts, strict=False)])
+        for split in SPLITS
+    }
+    classes = np.repeat(np.arange(len(games)), np.diff(starts))[:, None]
+    known = [game.name for game in games]
+    names = {"class": known} if task == "classification" else {}
+    return Dataset("+".join(known), 4, (84, 84), splits, images, classes, names, recorded=True)
 
 
 def _outputs(

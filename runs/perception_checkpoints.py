@@ -19,6 +19,7 @@ from perception.backbones import BACKBONES, Backbone, draw_weights
 from perception.captioning import Captioning
 from perception.classification import Classification
 from perception.contrast import Contrast
+from perception.gan import GAN, Judge
 from perception.networks import PerceptionNetwork, Task
 from perception.segmentation import Segmentation
 from runs import machine
@@ -70,7 +71,23 @@ def make_task(config: PerceptionConfig, names: dict[str, list[str]], pixels: lis
         return Autoencoding(names.get("classes", []), config.motion_weight, config.latent_size)
     if config.task == "contrast":
         return Contrast()
+    if config.task == "gan":
+        return GAN(config.latent_size, config.spectral_norm, make_judge(config.judge))
     return Segmentation(names["classes"], torch.tensor(pixels))
+
+
+def make_judge(checkpoint: str | None) -> Judge:
+    """Return the judge of what is drawn: a classification's checkpoint, or random weights.
+
+    Raises:
+        ValueError: it is no classification of pictures into one class each.
+    """
+    if checkpoint is None:
+        return Judge("random weights", None, [], None)
+    network, task, _, about = load_perception(Path(checkpoint))
+    if not isinstance(task, Classification) or list(task.outputs) != ["class"]:
+        raise CheckpointError(f"--judge '{checkpoint}' does not tell of what class a picture is: train one that does")
+    return Judge(checkpoint, network, task.outputs["class"], tuple(about["size"]))
 
 
 def make_network(task: Task, backbone: Backbone, size: tuple[int, int], config: PerceptionConfig) -> PerceptionNetwork:

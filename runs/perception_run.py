@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from agents.schedules import warm_cosine
-from perception.networks import PerceptionNetwork, Task
+from perception.networks import LOWER_IS_BETTER, PerceptionNetwork, Task
+from perception.pictures import contact_sheet, first_row
 from runs import machine
 from runs.checkpoints import (
     CheckpointError,
@@ -27,7 +28,7 @@ from runs.checkpoints import (
     save_tensors,
 )
 from runs.commands import StopSignal
-from runs.config import PerceptionConfig, PerceptionResumeArgs, from_json, to_json
+from runs.config import ADAM, ADAM_USUAL, PerceptionConfig, PerceptionResumeArgs, from_json, to_json
 from runs.datasets import Dataset, open_dataset
 from runs.folders import RunFolder
 from runs.perception_checkpoints import (
@@ -52,7 +53,7 @@ class PerceptionRun:
     def __init__(self, config: PerceptionConfig, wandb_id: str, checkpoint: Path | None = None) -> None:
         """Set everything up; with `checkpoint`, as it was when that was written.
 
-        `config.out`, `device`, `precision` and `num_threads` are settled by now.
+        `config.out`, `device`, `precision`, `num_threads` and what AdamW gets are settled by now.
 
         Raises:
             ValueError: something cannot be meant, does not fit together, or cannot be read or written.
@@ -73,8 +74,10 @@ class PerceptionRun:
         self.task: Task = make_task(config, self.data.names, self._pixels)
         self.network = make_network(self.task, backbone, self.data.size, config).to(config.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        assert config.learning_rate is not None and config.adam_beta1 is not None
+        self._rate, betas = config.learning_rate, (config.adam_beta1, 0.999)
         trained = list(self.network.trained())
-        self.optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(trained, self._rate, betas, weight_decay=config.weight_decay)
         pictures = config.task == "classification" and not self.data.recorded
         self._augmented = config.augmentation == "affine" or (config.augmentation == "auto" and pictures)
         self.updates = 0
@@ -122,7 +125,7 @@ class PerceptionRun:
         """Make one gradient step."""
         # Every update draws from a generator of its own, so that a resumed run draws what the whole one would have.
         torch.manual_seed(self.config.seed * 1_000_003 + self.updates)
-        rate = warm_cosine(self.updates, self.config.learning_rate, self.config.total_updates)
+        rate = warm_cosine(self.updates, self._rate, self.config.total_updates)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.network.train()
@@ -177,7 +180,7 @@ class PerceptionRun:
         answers, measured = measure_split(self.network, self.task, self.data, "validation", self.config.precision)
         told = {name: value for name, value in measured.items() if name in PERCEPTION_METRICS and name != "loss"}
         self._tracker.log({"updates": self.updates, "validation_loss": measured["loss"]} | told)
-        score = measured[self.task.unit] * (-1 if self.task.unit == "loss" else 1)
+        score = measured[self.task.unit] * (-1 if self.task.unit in LOWER_IS_BETTER else 1)
         self._last = f"  {self.task.unit} {abs(score):.3f}"
         picture = self.folder / "pictures" / f"{self.updates}.png"
         self._draw("validation", answers, picture)
@@ -195,10 +198,12 @@ class PerceptionRun:
         self.network.load_state_dict(load_tensors(self.folder / "best" / "weights.safetensors"))
         answers, measured = measure_split(self.network, self.task, self.data, "test", self.config.precision)
         result: dict[str, Any] = {"updates": self.updates, "test": measured}
-        if self.config.baselines and self.task.unit != "loss":
+        if self.config.baselines and self.task.unit not in LOWER_IS_BETTER:
             guess = self.task.majority(self.data.truth("train")).expand_as(answers).to(answers.dtype)
             result["majority"] = self.task.measure(guess, self.data.truth("test"))
         self._draw("test", answers, self.folder / "test.png")
+        if self.config.task == "gan":
+            self._draw_over_time()
         return result
 
     def keep(self, result: dict[str, Any]) -> None:
@@ -253,6 +258,16 @@ class PerceptionRun:
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(picture).save(path)
 
+    def _draw_over_time(self) -> None:
+        """Draw what was made of the same latents at evaluations from all over the run, a row for each."""
+        sheets = sorted((self.folder / "pictures").glob("*.png"), key=lambda path: int(path.stem))
+        chosen = [sheets[int(i)] for i in np.linspace(0, len(sheets) - 1, min(PICTURES, len(sheets)))]
+        rows = []
+        for path in chosen:
+            tiles = first_row(np.asarray(Image.open(path)))
+            rows.append(list(zip(tiles, [f"{int(path.stem):,} updates"] + [""] * len(tiles), strict=False)))
+        Image.fromarray(contact_sheet(rows, tile=84)).save(self.folder / "over-time.png")
+
     def _load(self, checkpoint: Path) -> None:
         self.network.load_state_dict(load_tensors(checkpoint / "weights.safetensors"))
         tensors, state = load_tensors(checkpoint / "learner.safetensors"), load_json(checkpoint / "state.json")
@@ -279,6 +294,7 @@ def answer_split(
 ) -> tuple[Tensor, float]:
     """Return what a network says of each image of a split, on the CPU, and its mean loss there."""
     network.eval()
+    torch.manual_seed(0)  # what a task draws at random here is the same each time
     device = next(network.parameters()).device
     found, losses, at = [], [], data.splits[split]
     for start in range(0, len(at), EVALUATION_BATCH):
@@ -318,8 +334,11 @@ def new_run(config: PerceptionConfig) -> PerceptionRun:
     """
     device = machine.choose_device(config.device)
     name = config.run_name or f"{config.group}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    rate, beta1 = ADAM.get(config.task, ADAM_USUAL)
     settled = replace(
         config,
+        learning_rate=config.learning_rate or rate,
+        adam_beta1=beta1 if config.adam_beta1 is None else config.adam_beta1,
         run_name=name,
         out=(config.out or Path("runs/out") / name).absolute(),
         device=device,

@@ -1,4 +1,7 @@
-"""Say what a perception task sees: `python -m runs.predict CHECKPOINT IMAGE…`, or of a live game: `--game GAME`."""
+"""Say what a perception task sees: `python -m runs.predict CHECKPOINT IMAGE…`, or of a live game: `--game GAME`.
+
+A gan draws without either.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,8 +53,8 @@ def main(args: PredictArgs) -> int:
         from runs.perception_checkpoints import load_perception
         from runs.perception_run import passes
 
-        if bool(args.images) == (args.game is not None):
-            raise ValueError("give pictures to look at, or --game GAME")
+        if args.images and args.game is not None:
+            raise ValueError("give pictures to look at or --game GAME, not both")
         if args.steps < 1 or args.every_steps < 1:
             raise ValueError("need --steps and --every-steps of at least 1")
         if args.out is not None and (args.out.suffix != ".png" or not args.out.parent.is_dir()):
@@ -59,7 +62,11 @@ def main(args: PredictArgs) -> int:
         machine.settle_thread(machine.usable_cores())
         network, task, config, about = load_perception(args.checkpoint, args.device)
         seen = list(_play(args) if args.game is not None else _read(args.images, about))
-        images = np.stack([image for _, image in seen])
+        if not seen and not (config.task == "gan" and args.out is not None):
+            drawn = ", or, for what it draws, --out" if config.task == "gan" else ""
+            raise ValueError(f"give pictures to look at, or --game GAME with at least --every-steps steps{drawn}")
+        nothing = np.zeros((0, about["channels"], *about["size"]), np.uint8)
+        images = np.stack([image for _, image in seen]) if seen else nothing
         if images.shape[1] != about["channels"]:
             raise ValueError(f"'{args.checkpoint}' looks at {about['channels']} channels, a game has {images.shape[1]}")
     device = next(network.parameters()).device

@@ -60,6 +60,14 @@ PERCEPTION_METRICS = {
     "facts_true": "share of the facts in a sentence, its own and the true one's, that both have",
     "bleu4_shuffled": "BLEU against other pictures' sentences",
     "facts_true_shuffled": "share of true facts of other pictures",
+    "frechet": "Fréchet distance of what is drawn from what is real, in one judge's features",
+    "precision": "share of what is drawn that is near something real in them (Kynkäänniemi et al. 2019)",
+    "recall": "share of what is real that is near something drawn",
+    "modes": "classes that the judge surely sees in what is drawn",
+    "sure": "share of what is drawn that the judge is sure of",
+    "d_real": "mean probability of being real that the discriminator gives to what is; 1/2 in equilibrium",
+    "d_drawn": "mean probability that it gives to what is drawn",
+    "value": "of the game, E log D(x) + E log(1 - D(G(z))); - log 4 in equilibrium (Goodfellow et al. 2014, theorem 1)",
 }
 
 

@@ -17,9 +17,11 @@ from commands import ROOT, TINY, environment, metrics, refused, run, start
 from PIL import Image
 from safetensors.torch import load_file
 
+from perception.backbones import BACKBONES
 from perception.captioning import decode
+from perception.gan import GAN, GANHead
 from runs import evaluate, train_dqn, train_perception
-from runs.checkpoints import load_tensors
+from runs.checkpoints import load_backbone_weights, load_tensors
 from runs.config import PerceptionConfig, TrackingConfig
 from runs.datasets import UNSEEN, DatasetError, open_dataset
 from runs.evaluate import EvaluateArgs
@@ -32,7 +34,7 @@ SHORT = (
 ).split()
 
 
-RUNS = ("digits", "variables", "segmentation", "captioning", "autoencoding", "contrast", "dqn")
+RUNS = ("digits", "variables", "segmentation", "captioning", "autoencoding", "contrast", "gan", "dqn")
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +172,65 @@ def test_evaluate_and_predict(trained: dict[str, Path], tmp_path: Path) -> None:
     file = tmp_path / "digit.png"
     Image.fromarray(np.full((20, 20, 3), 200, np.uint8)).save(file)
     assert "class " in run("runs.predict", str(trained["digits"]), str(file))
-    for task in ("captioning", "autoencoding", "contrast"):
+    for task in ("captioning", "autoencoding", "contrast", "gan"):
         run("runs.predict", str(trained[task]), "--game", "breakout", "--steps", "40", "--out", str(picture))
         assert Image.open(picture).width > 300
+    run("runs.predict", str(trained["gan"]), "--out", str(picture))
+    assert Image.open(picture).height > 500
+
+
+def test_games_side_by_side(recorded: Path, tmp_path: Path) -> None:
+    """Told apart by a classification, which then judges whether a gan draws all of them."""
+    for task in ("classification", "gan"):
+        data = open_dataset(task, str(recorded), "all", 0, 0)
+        assert data.name == "breakout+qbert" and data.names == (
+            {} if task == "gan" else {"class": ["breakout", "qbert"]}
+        )
+    apart = open_dataset("classification", str(recorded), "all", 0, 0)
+    for number, game in enumerate(("breakout", "qbert")):
+        alone = open_dataset("gan", str(recorded), game, 0, 0)
+        for split, at in apart.splits.items():
+            mine = at[apart.targets[at, 0] == number]
+            assert len(mine) and np.array_equal(np.sort(mine), mine)
+            assert set(alone.splits[split]) <= set(mine - 1600 * number)
+            assert np.array_equal(apart.images(mine[:50]), alone.images(mine[:50] - 1600 * number))
+    everything = np.arange(1590, 1610)
+    assert np.array_equal(apart.images(everything)[[0, -1]], apart.images(everything[[0, -1]]))
+    common = [*SHORT, "--num-threads", "1", "--data", str(recorded), "--game", "all", "--no-baselines"]
+    assert train_perception.main(["classification", *common, "--out", str(tmp_path / "judge")]) == 0
+    judged = ["--judge", str(tmp_path / "judge"), "--spectral-norm"]
+    assert train_perception.main(["gan", *common, *judged, "--out", str(tmp_path / "gan")]) == 0
+    assert json.loads((tmp_path / "gan" / "test.json").read_text())["test"]["modes"] in (0, 1, 2)
+    assert Image.open(tmp_path / "gan" / "over-time.png").height > 150
+    folded = backbone_of(tmp_path / "gan")
+    assert any("parametrizations" in name for name in folded)
+    assert evaluate.main(EvaluateArgs(tmp_path / "gan" / "best")) == 0
+    name, weights = load_backbone_weights(str(tmp_path / "gan"), 4)
+    BACKBONES[name](4).load_state_dict(weights)  # type: ignore[call-arg]
+
+
+def test_a_collapsed_generator_has_one_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the noise is a constant the count says so; where real digits are drawn it says ten."""
+    options = "--data digits --backbone convnet --total-updates 200 --evaluate-every-updates 200 --tracking none"
+    judge = [*options.split(), "--no-baselines", "--num-threads", "1", "--out", str(tmp_path / "judge")]
+    assert train_perception.main(["classification", *judge]) == 0
+    digits = open_dataset("gan", "digits", None, 32, 0)
+
+    def modes(name: str) -> tuple[float, float]:
+        gan = ["--data", "digits", "--backbone", "convnet", "--judge", str(tmp_path / "judge"), *SHORT]
+        assert train_perception.main(["gan", *gan, "--num-threads", "1", "--out", str(tmp_path / name)]) == 0
+        result = json.loads((tmp_path / name / "test.json").read_text())["test"]
+        return result["modes"], result["sure"]
+
+    def real(_: GANHead, latents: torch.Tensor) -> torch.Tensor:
+        at = np.arange(len(latents)) * 7 % len(digits.targets)
+        return torch.from_numpy(digits.images(at)).float() / 255
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GAN, "latents", lambda task, count, seed=None: torch.ones(count, task.latent_size))  # noqa: ARG005
+        assert modes("constant")[0] <= 1
+    monkeypatch.setattr(GANHead, "draw", real)
+    assert modes("real") == (10, pytest.approx(0.95, abs=0.05))
 
 
 def test_wrong_input_gets_a_line(trained: dict[str, Path], recorded: Path, tmp_path: Path) -> None:
@@ -187,6 +245,10 @@ def test_wrong_input_gets_a_line(trained: dict[str, Path], recorded: Path, tmp_p
         "runs.evaluate", str(trained["variables"]), "--data", str(recorded), "--game", "qbert"
     )
     assert "--game GAME" in refused("runs.predict", str(trained["variables"]))
+    assert "--out" in refused("runs.predict", str(trained["gan"]))
+    gan = ("runs.train_perception", "gan", "--out", str(tmp_path / "out"), "--data", "digits", "--judge")
+    assert "does not tell of what class" in refused(*gan, str(trained["variables"]))
+    assert "(1, 36, 36), these are (1, 32, 32)" in refused(*gan, str(trained["digits"]), "--backbone", "convnet")
     assert "an agent's checkpoint" in refused("runs.predict", str(trained["dqn"]), "--game", "pong")
     assert "a perception task's" in refused("runs.watch", str(trained["variables"]), "--video", str(tmp_path / "a.mp4"))
     assert "exclude each other" in run(*train, str(recorded), "--freeze", "--finetune", expect=2)
