@@ -1,5 +1,6 @@
 """Captioning: a sentence about each picture, word by word (NIC: Vinyals et al. 2015)."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -55,8 +56,10 @@ def decode(tokens: Iterable[int], words: Sequence[str]) -> str:
 class CaptionHead(nn.Module):
     """A recurrent decoder that the features start: a GRU (Cho et al. 2014), an LSTM, or a GRU with attention.
 
-    Attention (Xu et al. 2015, section 3.1, with the additive score of Bahdanau et al. 2015) looks at the coarsest
-    map's places anew for each word, and knows where each of them is by a learnt vector.
+    The features also stand beside the state when a word is chosen (Mao et al. 2015, section 3): started alone, it says
+    the same of every picture for thousands of updates. Attention (Xu et al. 2015, section 3.1, with the scores of Luong
+    et al. 2015, equation 8, "general") looks at the coarsest map's places anew for each word, and knows where each of
+    them is by a learnt vector.
     """
 
     def __init__(
@@ -76,32 +79,37 @@ class CaptionHead(nn.Module):
             self.places = nn.Parameter(0.1 * torch.randn(height * line, width))
             self.keys = nn.Linear(channels, width)
             self.query = nn.Linear(width, width)
-            self.score = nn.Linear(width, 1)
         self.scores = nn.Linear(width, num_words)
 
     def start(self, maps: list[Tensor]) -> "tuple[Tensor, ...]":
-        """Return the state after looking: hidden (B, width), the LSTM's cell or a copy, and keys (B, places, width)."""
+        """Return the state after looking.
+
+        Hidden (B, width), the LSTM's cell (B, width), the image (B, width), and keys (B, places, width).
+        """
         coarse = maps[-1]
-        hidden = torch.tanh(self.begin(coarse.flatten(1)))
-        keys = hidden[:, None]
+        image = self.begin(coarse.flatten(1))
+        hidden = torch.tanh(image)
+        keys = image[:, None]
         if self.attends:
-            keys = self.keys(coarse.flatten(2).transpose(1, 2)) + self.places
-        return hidden, torch.zeros_like(hidden), keys
+            keys = self.keys(coarse.flatten(2).transpose(1, 2))
+            keys = keys + self.places.to(keys.dtype)
+        return hidden, torch.zeros_like(hidden), image, keys
 
     def step(self, tokens: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Take the last words (B,); return logits (B, words) of the next, places seen (B, H × W), and the state."""
-        hidden, memory, keys = state
+        hidden, memory, image, keys = state
         inputs = self.dropout(self.embed(tokens))
-        weights = torch.ones_like(keys[..., 0])
+        weights, seen = torch.ones_like(keys[..., 0]), image
         if self.attends:
-            scores = self.score(torch.tanh(keys + self.query(hidden)[:, None]))[..., 0]
+            scores = torch.einsum("bpw,bw->bp", keys, self.query(hidden)) / math.sqrt(keys.shape[-1])
             weights = scores.softmax(dim=1)
-            inputs = torch.cat([inputs, torch.einsum("bp,bpw->bw", weights, keys)], dim=1)
+            context = torch.einsum("bp,bpw->bw", weights, keys)
+            inputs, seen = torch.cat([inputs, context], dim=1), image + context
         if self.is_lstm:
             hidden, memory = self.cell(inputs, (hidden, memory))
         else:
             hidden = self.cell(inputs, hidden)
-        return self.scores(self.dropout(hidden)), weights, (hidden, memory, keys)
+        return self.scores(self.dropout(hidden + seen)), weights, (hidden, memory, image, keys)
 
     def forward(self, maps: list[Tensor], tokens: Tensor) -> Tensor:
         """Return logits (B, T - 1, words) of each word after the first, told the true ones before it (B, T)."""
