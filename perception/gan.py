@@ -47,7 +47,7 @@ class GANHead(nn.Module):
         return torch.sigmoid(self.average(latents).float())
 
 
-def average(mean: Tensor, weight: Tensor, updates: Tensor) -> Tensor:
+def average(mean: Tensor, weight: Tensor, updates: Tensor | int) -> Tensor:
     """Return the exponential average of a weight after so many updates, over fewer of them at first."""
     return mean.lerp(weight, max(1 - AVERAGE_DECAY, 9 / (10 + float(updates))))
 

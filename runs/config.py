@@ -129,9 +129,9 @@ HEADS = {
 """Kinds of head of each task, the usual one first."""
 
 
-ADAM = {"gan": (2e-4, 0.5)}
+ADAM = {"gan": (5e-4, 0.5)}
 ADAM_USUAL = (1e-3, 0.9)
-"""AdamW's learning rate and first beta; of a gan as in Radford et al. 2016, section 3."""
+"""AdamW's learning rate and first beta; of a gan the beta of Radford et al. 2016, section 3."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class PerceptionConfig:
     """Images of an update."""
     learning_rate: float | None = None
     """Of AdamW, at its greatest: it rises over the run's first twentieth, then falls to 0 as a cosine. 1e-3 when not
-    given, of a gan 2e-4."""
+    given, of a gan 5e-4."""
     adam_beta1: float | None = None
     """Of AdamW, how slowly it forgets past gradients: 0.9 when not given, of a gan 0.5."""
     weight_decay: float = 1e-2
@@ -196,7 +196,7 @@ class PerceptionConfig:
     judge: str | None = None
     """Of gan: the checkpoint of a classification, in whose features distances are taken and whose classes are counted
     in what is drawn; features of random weights, and no classes, when not given."""
-    spectral_norm: bool = False
+    spectral_norm: bool = True
     """Of gan: keep each layer of the discriminator from stretching (Miyato et al. 2018)."""
     augmentation: Literal["auto", "none", "affine"] = "auto"
     """`affine`: each picture turned, moved, scaled and sheared a little. `auto` does so to pictures, not to games."""

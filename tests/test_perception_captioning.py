@@ -67,7 +67,8 @@ def test_teacher_forcing_is_saying_word_by_word(kind: str) -> None:
         lit[-1][:, :, 1, 2] = 1
         with torch.no_grad():
             head.keys.weight.fill_(1.0)
-            head.score.weight.fill_(50.0)
+            head.query.weight.zero_()
+            head.query.bias.fill_(1.0)
         assert (head.looked(lit, said)[:, :, 1, 2] > 0.99).all()
 
 

@@ -198,7 +198,7 @@ def test_games_side_by_side(recorded: Path, tmp_path: Path) -> None:
     assert np.array_equal(apart.images(everything)[[0, -1]], apart.images(everything[[0, -1]]))
     common = [*SHORT, "--num-threads", "1", "--data", str(recorded), "--game", "all", "--no-baselines"]
     assert train_perception.main(["classification", *common, "--out", str(tmp_path / "judge")]) == 0
-    judged = ["--judge", str(tmp_path / "judge"), "--spectral-norm"]
+    judged = ["--judge", str(tmp_path / "judge")]
     assert train_perception.main(["gan", *common, *judged, "--out", str(tmp_path / "gan")]) == 0
     assert json.loads((tmp_path / "gan" / "test.json").read_text())["test"]["modes"] in (0, 1, 2)
     assert Image.open(tmp_path / "gan" / "over-time.png").height > 150

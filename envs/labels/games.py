@@ -17,8 +17,8 @@ ROWS, COLUMNS = ("up", "level", "down"), ("left", "upright", "right")  # of what
 def _at(subject: str, x: str, columns: tuple[int, int], y: str, lines: tuple[int, int]) -> Phrase:
     """Return a phrase for where something is, in thirds of the field."""
     return Phrase(
-        f"the {subject} is at the {{{subject}_line}} {{{subject}_column}}",
-        {f"{subject}_line": Where(y, HEIGHTS, lines), f"{subject}_column": Where(x, SIDES, columns)},
+        f"{subject} is at the {{{x}_line}} {{{x}_column}}",
+        {f"{x}_line": Where(y, HEIGHTS, lines), f"{x}_column": Where(x, SIDES, columns)},
     )
 
 
@@ -159,8 +159,8 @@ BOXING = Labels(
         "player": (Place((12,), (32, 181, 34, 126)),),
     },
     phrases=(
-        _at("player", "player_x", (51, 81), "player_y", (30, 61)),
-        _at("enemy", "enemy_x", (55, 85), "enemy_y", (30, 61)),
+        _at("the player", "player_x", (51, 81), "player_y", (30, 61)),
+        _at("the enemy", "enemy_x", (55, 85), "enemy_y", (30, 61)),
         Phrase(
             "the score is {player_score} to {enemy_score}",
             {"player_score": Count(("player_score",)), "enemy_score": Count(("enemy_score",))},
@@ -226,7 +226,7 @@ SEAQUEST = Labels(
         "torpedo": (Place((24,), (57, 154, 8, 160), Anchor(width=8, height=1, x=103, y=97, dy=40)),),
     },
     phrases=(
-        _at("player", "player_x", (50, 101), "player_y", (44, 79)),
+        _at("the player", "player_x", (50, 101), "player_y", (44, 79)),
         Phrase("the player faces {facing}", {"facing": Where("player_direction", ("right", "left"), (8,))}),
         Phrase("the oxygen is {oxygen}", {"oxygen": Where("oxygen", ("low", "half", "full"), (22, 44))}),
         Phrase("{divers} divers are aboard", {"divers": Count(("divers_collected",), decimal=False)}),
@@ -264,7 +264,7 @@ MS_PACMAN = Labels(
         "player": (Place((42,), _MAZE),),
     },
     phrases=(
-        _at("player", "player_x", (61, 115), "player_y", (52, 109)),
+        _at("the player", "player_x", (61, 115), "player_y", (52, 109)),
         *(_at(ghost, f"{ghost}_x", (61, 115), f"{ghost}_y", (52, 109)) for ghost in ("sue", "inky", "pinky", "blinky")),
     ),
 )
@@ -325,7 +325,7 @@ QBERT = Labels(
         "player": (Place((52,), (8, 210, 0, 160)),),
     },
     phrases=(
-        _at("player", "player_x", (50, 107), "player_y", (86, 144)),
+        _at("the player", "player_x", (50, 107), "player_y", (86, 144)),
         Phrase("the score is {score}", {"score": Count(("score_high", "score_middle", "score_low"))}),
     ),
 )
