@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from perception.backbones import Backbone
 from perception.decoders import Generator
 from perception.networks import PerceptionNetwork
-from perception.pictures import Picture, contact_sheet, shown
+from perception.pictures import Picture, beside, contact_sheet, shown
 from perception.segmentation import small_classes
 
 MOVING = 8 / 255  # a pixel that changes by more between two frames moves
@@ -145,9 +145,5 @@ class Autoencoding:
         targets: Tensor | None = None,  # noqa: ARG002
     ) -> Picture:
         """Draw images (B, C, H, W), below them as they came back."""
-        rows = []
-        for start in range(0, len(images), 6):
-            part = slice(start, start + 6)
-            rows.append([(shown(image), "") for image in images[part]])
-            rows.append([(shown(answer), "came back") for answer in answers[part].numpy()])
-        return contact_sheet(rows)
+        given = [(shown(image), "") for image in images]
+        return contact_sheet(beside(given, [(shown(answer), "came back") for answer in answers.numpy()]))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from perception.backbones import Backbone
 from perception.networks import PerceptionNetwork
-from perception.pictures import Picture, contact_sheet, shown
+from perception.pictures import Picture, beside, contact_sheet, shown
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 SPECIAL = ["<pad>", "<begin>", "<end>", "<unknown>"]
@@ -234,7 +234,7 @@ class Captioning:
             if targets is not None and (truth := self.words(targets[number].tolist())) != said:
                 said += f" (truly: {truth})"
             tiles.append((shown(image), said))
-        rows = [tiles[i : i + 6] for i in range(0, len(tiles), 6)]
+        rows = beside(tiles)
         head = _head_of(network)
         if head.attends:
             few = torch.from_numpy(images[:ATTENDED]).to(next(network.parameters()).device)
@@ -243,7 +243,7 @@ class Captioning:
             for image, answer, looked in zip(images, answers.tolist(), places, strict=False):
                 words = [self.words_known[token] for token in answer[1:] if token not in (PAD, END)]
                 lit = [(_lit(shown(image), where), word) for where, word in zip(looked, words, strict=False)]
-                rows += [lit[i : i + 12] for i in range(0, len(lit), 12)]
+                rows += beside(lit, columns=12)
         return contact_sheet(rows)
 
 

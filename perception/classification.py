@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from perception.backbones import Backbone, draw_weights
 from perception.networks import PerceptionNetwork
-from perception.pictures import Picture, contact_sheet, shown
+from perception.pictures import Picture, beside, contact_sheet, shown
 
 UNSEEN = -1  # a value that training never showed: no class stands for it
 
@@ -138,4 +138,4 @@ class Classification:
             if targets is not None and (truth := targets[number].tolist()) != answer:
                 words += f" (truly {self.words(truth)})"
             tiles.append((shown(image), words))
-        return contact_sheet([tiles[i : i + 8] for i in range(0, len(tiles), 8)])
+        return contact_sheet(beside(tiles, columns=8))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from perception.backbones import Backbone
 from perception.networks import PerceptionNetwork
-from perception.pictures import Picture, contact_sheet, shown
+from perception.pictures import Picture, beside, contact_sheet, shown
 
 
 class ContrastHead(nn.Module):
@@ -83,9 +83,5 @@ class Contrast:
         """Draw images (B, C, H, W), below each the one of the others that is most like it."""
         alike = F.normalize(answers) @ F.normalize(answers).T - 2 * torch.eye(len(answers))
         nearest = alike.argmax(dim=1).tolist()
-        rows = []
-        for start in range(0, len(images), 6):
-            part = range(start, min(start + 6, len(images)))
-            rows.append([(shown(images[i]), f"picture {i + 1}") for i in part])
-            rows.append([(shown(images[nearest[i]]), f"nearest: {nearest[i] + 1}") for i in part])
-        return contact_sheet(rows)
+        given = [(shown(image), f"picture {i}") for i, image in enumerate(images, start=1)]
+        return contact_sheet(beside(given, [(shown(images[i]), f"nearest: {i + 1}") for i in nearest]))

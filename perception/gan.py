@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from perception.backbones import Backbone, draw_weights, unit_scale
 from perception.decoders import Generator
 from perception.networks import PerceptionNetwork
-from perception.pictures import Picture, contact_sheet, shown
+from perception.pictures import Picture, beside, contact_sheet, shown
 
 AVERAGE_DECAY = 0.999  # of the generator's weights, an update
 DRAWN = 3  # pictures drawn beside each real one when it is measured
@@ -222,7 +222,7 @@ class GAN:
         tiles = [(shown(image), word) for image, word in zip(drawn, words, strict=True)]
         real = zip(images, answers, strict=True)
         tiles += [(shown(image), f"real: {self.words(answer.flatten().tolist())}") for image, answer in real]
-        return contact_sheet([tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)])
+        return contact_sheet(beside(tiles, columns=COLUMNS))
 
     def _sums(self, network: PerceptionNetwork) -> tuple[Tensor, list[str]]:
         """Return a row of latents and their names: a, the means of a's and b's kinds, a less the one plus the other.

@@ -51,6 +51,12 @@ def contact_sheet(rows: Sequence[Sequence[tuple[Picture, str]]], tile: int = _TI
     return np.asarray(canvas)
 
 
+def beside(*kinds: Sequence[tuple[Picture, str]], columns: int = 6) -> list[Sequence[tuple[Picture, str]]]:
+    """Return rows of at most `columns` tiles for a contact sheet: kinds lie below each other."""
+    starts = range(0, len(kinds[0]), columns)
+    return [kind[start : start + columns] for start in starts for kind in kinds]
+
+
 def first_row(sheet: Picture) -> list[Picture]:
     """Return the pictures of a contact sheet's first row, enlarged as they are."""
     lefts = range(_GAP, sheet.shape[1] - _TILE, _TILE + _GAP)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from perception.backbones import Backbone, draw_weights
 from perception.decoders import centred, enlarging, map_for
 from perception.networks import PerceptionNetwork
-from perception.pictures import Picture, contact_sheet, hues, shown
+from perception.pictures import Picture, beside, contact_sheet, hues, shown
 
 SMALL_PIXELS = 16  # a class whose pixels in a picture are fewer, on average, is told about by itself
 
@@ -152,14 +152,10 @@ class Segmentation:
     ) -> Picture:
         """Draw images (B, C, H, W), below them what is said of each pixel and, where it is known, what is true."""
         colours = hues(len(self.names))
-        rows = []
-        for start in range(0, len(images), 6):
-            part = slice(start, start + 6)
-            rows.append([(shown(image), "") for image in images[part]])
-            rows.append([(colours[answer], "said") for answer in answers[part].numpy()])
-            if targets is not None:
-                rows.append([(colours[mask], "true") for mask in targets[part].numpy()])
-        return contact_sheet(rows)
+        kinds = [[(shown(image), "") for image in images], [(colours[answer], "said") for answer in answers.numpy()]]
+        if targets is not None:
+            kinds.append([(colours[mask], "true") for mask in targets.numpy()])
+        return contact_sheet(beside(*kinds))
 
 
 def small_classes(masks: Tensor, count: int) -> list[int]:
