@@ -1,4 +1,4 @@
-"""Make a small copy of an agent to hand on: `python -m runs.export CHECKPOINT FOLDER`."""
+"""Make a small copy of an agent to hand on: `python -m runs.export CHECKPOINT FOLDER`, for SB3 `FILE.zip --to sb3`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,31 +15,51 @@ class ExportArgs:
 
     checkpoint: tyro.conf.Positional[Path]
     """A checkpoint folder, or a run folder (its newest checkpoint)."""
-    folder: tyro.conf.Positional[Path]
-    """Where the copy goes; it must not exist yet, or be empty."""
-    to: Literal["bf16"] = "bf16"
-    """`bf16`: a weights-only checkpoint of half the size, which evaluate and watch read as any other."""
+    target: tyro.conf.Positional[Path]
+    """Where the copy goes: a folder that does not exist yet, or is empty; for SB3 the name of a new .zip."""
+    to: Literal["bf16", "sb3"] = "bf16"
+    """`bf16`: a weights-only checkpoint of half the size, which evaluate and watch read as any other. `sb3`: a model
+    that plain `stable_baselines3.DQN.load` plays, on uint8 stacks (4, 84, 84); SB3's own format has pickles in it."""
 
 
 def main(args: ExportArgs) -> int:
     """Write the copy and say how large it is; return the exit code."""
+    with refusing_bad_input():
+        (_write_sb3 if args.to == "sb3" else _write_folder)(args)
+    return 0
+
+
+def _write_sb3(args: ExportArgs) -> None:
+    from agents.sb3 import as_sb3_dqn
+    from runs.agent_checkpoints import load_agent
+
+    agent, _ = load_agent(args.checkpoint, "cpu")
+    if args.target.suffix != ".zip" or args.target.exists() or not args.target.parent.is_dir():
+        raise ValueError(f"'{args.target}': needs the name of a new .zip in a folder that is there")
+    model = as_sb3_dqn(agent.weights(), agent.frame_shape, agent.stack)
+    try:
+        model.save(args.target)
+    except OSError as error:
+        raise ValueError(f"cannot write '{args.target}': {error.strerror}") from error
+    print(f"{args.target}: {args.target.stat().st_size / 2**20:.1f} MB, for stable_baselines3.DQN.load")
+
+
+def _write_folder(args: ExportArgs) -> None:
     from runs.agent_checkpoints import load_agent, load_config, write_weights
     from runs.checkpoints import find_checkpoint
 
-    with refusing_bad_input():
-        about = load_config(find_checkpoint(args.checkpoint))[1]
-        agent, config = load_agent(args.checkpoint, "cpu")
-        if args.folder.exists() and (not args.folder.is_dir() or any(args.folder.iterdir())):
-            raise ValueError(f"'{args.folder}' exists and is not empty: choose another folder")
-        try:
-            args.folder.mkdir(parents=True, exist_ok=True)
-            kept = {name: about[name] for name in ("steps", "wandb_id", "evaluation") if name in about}
-            write_weights(args.folder, config, agent, kept, bf16=True)
-        except OSError as error:
-            raise ValueError(f"cannot write '{args.folder}': {error.strerror}") from error
-    size = sum(file.stat().st_size for file in args.folder.iterdir())
-    print(f"{args.folder}: {size / 2**20:.1f} MB, trained for {about['steps']:,} steps")
-    return 0
+    about = load_config(find_checkpoint(args.checkpoint))[1]
+    agent, config = load_agent(args.checkpoint, "cpu")
+    if args.target.exists() and (not args.target.is_dir() or any(args.target.iterdir())):
+        raise ValueError(f"'{args.target}' exists and is not empty: choose another folder")
+    try:
+        args.target.mkdir(parents=True, exist_ok=True)
+        kept = {name: about[name] for name in ("steps", "wandb_id", "evaluation") if name in about}
+        write_weights(args.target, config, agent, kept, bf16=True)
+    except OSError as error:
+        raise ValueError(f"cannot write '{args.target}': {error.strerror}") from error
+    size = sum(file.stat().st_size for file in args.target.iterdir())
+    print(f"{args.target}: {size / 2**20:.1f} MB, trained for {about['steps']:,} steps")
 
 
 if __name__ == "__main__":

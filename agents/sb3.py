@@ -1,0 +1,180 @@
+"""Stable-Baselines3 and ours: a backbone under any of its algorithms, its `VecEnv` over any vector environment.
+
+And the way back: an agent as a model that plain `stable_baselines3.DQN.load` plays.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from stable_baselines3 import DQN as SB3DQN
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perception.backbones import Backbone
+
+
+class BackboneExtractor(BaseFeaturesExtractor):
+    """A backbone as the features extractor of any SB3 policy: its coarsest map, then a layer of ReLUs.
+
+    SB3 scales images to [0, 1] itself, which a backbone takes as it is.
+    """
+
+    def __init__(
+        self, observation_space: Box, backbone: Backbone, freeze: bool = False, hidden_units: int = 512
+    ) -> None:
+        """Take a copy of `backbone`; with `freeze` it stays as it is. `hidden_units` of 0 is the map alone.
+
+        Raises:
+            ValueError: the observations are not (C, H, W) with as many channels as the backbone looks at.
+        """
+        channels, *size = observation_space.shape
+        if channels != backbone.in_channels or len(size) != 2:
+            raise ValueError(
+                f"the backbone looks at {backbone.in_channels} channels, these observations are {(channels, *size)}: "
+                "load it for as many, and give channels first"
+            )
+        height, width = backbone.map_size(*size)
+        features = backbone.stages[-1].channels * height * width
+        super().__init__(observation_space, hidden_units or features)
+        self.backbone, self.frozen = copy.deepcopy(backbone), freeze
+        if freeze:
+            self.backbone.requires_grad_(False)
+        self.hidden = nn.Linear(features, hidden_units) if hidden_units else None
+        if self.hidden is not None:
+            nn.init.orthogonal_(self.hidden.weight, math.sqrt(2))
+            nn.init.zeros_(self.hidden.bias)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Map (B, C, H, W) in [0, 1] to features (B, features_dim)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.backbone(observations)[-1].flatten(1)
+        return features if self.hidden is None else F.relu(self.hidden(features))
+
+    def apply(self, fn: Any) -> "BackboneExtractor":  # noqa: ARG002
+        """Do nothing: SB3's actor-critics draw an extractor's weights anew this way, also those that were given."""
+        return self
+
+
+def extractor_kwargs(backbone: Backbone, *, freeze: bool = False, hidden_units: int = 512) -> dict[str, Any]:
+    """Return the `policy_kwargs` that put a backbone under an SB3 algorithm's `CnnPolicy`."""
+    given = {"backbone": backbone, "freeze": freeze, "hidden_units": hidden_units}
+    return {"features_extractor_class": BackboneExtractor, "features_extractor_kwargs": given}
+
+
+class SideBySide(VecEnv):
+    """Any `gymnasium.vector.VectorEnv` whose `reset` takes a `reset_mask`, as SB3 knows vector environments.
+
+    An environment that ends is reset in the same step, with what it showed last in its info, as SB3 expects it. Whole
+    games with raw rewards stand in `info["episode"]`, whatever the learner is shown.
+    """
+
+    def __init__(
+        self, envs: VectorEnv[Any, Any, Any], seed: int, *, cut_at_lost_life: bool = False, clip_rewards: bool = False
+    ) -> None:
+        """`cut_at_lost_life` tells the learner that it ends there; `clip_rewards` shows it their sign alone."""
+        assert isinstance(envs.single_action_space, Discrete)
+        self.envs = envs
+        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+        self.cut_at_lost_life, self.clip_rewards = cut_at_lost_life, clip_rewards
+        self.seed(seed)
+        self._lives = np.zeros(envs.num_envs, np.int64)
+        self._scores, self._lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, np.int64)
+
+    def reset(self) -> NDArray[np.uint8]:
+        """Start an episode everywhere; return observations (N, C, H, W)."""
+        given, self._given = self._given, None
+        return self._reset(np.ones(self.num_envs, np.bool_), given).copy()
+
+    def step_async(self, actions: NDArray[np.int64]) -> None:
+        """Take an action (N,) for each environment."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        """Step; return observations (N, C, H, W), rewards (N,), whether each ended (N,), and an info for each."""
+        observations, rewards, terminated, truncated, info = self.envs.step(self._actions)
+        over = terminated | truncated
+        self._scores += rewards
+        self._lengths += 1
+        lives = np.asarray(info.get("lives", np.zeros(self.num_envs)), np.int64)
+        lost = (lives < self._lives) & ~over & self.cut_at_lost_life
+        self._lives = lives.copy()
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for env in np.flatnonzero(over | lost).tolist():
+            infos[env] = {"terminal_observation": observations[env].copy(), "TimeLimit.truncated": bool(truncated[env])}
+            if over[env]:
+                infos[env]["episode"] = {"r": float(self._scores[env]), "l": int(self._lengths[env]), "t": 0.0}
+        shown = np.sign(rewards) if self.clip_rewards else np.asarray(rewards)
+        if over.any():
+            observations = self._reset(over, None)
+        return observations.copy(), shown.astype(np.float32), over | lost, infos
+
+    def _reset(self, mask: NDArray[np.bool_], seeds: Any) -> NDArray[np.uint8]:
+        # Gymnasium's own vector environments want a list.
+        seeds = seeds if seeds is None or not isinstance(self.envs, gymnasium.vector.SyncVectorEnv) else seeds.tolist()
+        observations, info = self.envs.reset(seed=seeds, options={"reset_mask": mask})
+        lives = np.asarray(info.get("lives", np.zeros(self.num_envs)), np.int64)
+        self._lives = np.where(mask, lives, self._lives)
+        self._scores[mask], self._lengths[mask] = 0.0, 0
+        return observations
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seed the next `reset`; return each environment's seed."""
+        seeds: list[int] = (np.random.SeedSequence(seed).generate_state(self.num_envs).astype(np.int64) >> 1).tolist()
+        self._given: NDArray[np.int64] | None = np.array(seeds)
+        return seeds
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return an attribute of the vector environment, once for each index."""
+        return [getattr(self.envs, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Refuse: environments side by side have no attributes of their own."""
+        raise NotImplementedError(f"{attr_name} cannot be set: these environments are one")
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Call a method of the vector environment, once; return its result for each index."""
+        return [getattr(self.envs, method_name)(*args, **kwargs)] * len(list(self._get_indices(indices)))
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:  # noqa: ARG002
+        """Return False for each index: episodes are monitored here, and nothing else is wrapped."""
+        return [False] * len(list(self._get_indices(indices)))
+
+
+class _Spaces(gymnasium.Env[Any, Any]):
+    """What SB3 asks for to make a model: the spaces of an environment that nobody steps."""
+
+    def __init__(self, observation_space: Box, action_space: Discrete) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+
+
+def as_sb3_dqn(weights: dict[str, Tensor], frame_shape: tuple[int, int], stack: int, seed: int = 0) -> SB3DQN:
+    """Return a model of SB3's own classes, of the weights of an agent with NatureCNN, that acts as the agent does.
+
+    Raises:
+        ValueError: the network is another, for which plain SB3 has no place.
+    """
+    if "backbone.conv3.weight" not in weights or len(weights) != 10:
+        raise ValueError("plain SB3 plays NatureCNN without dueling only; this agent has another network")
+    num_actions = len(weights["head.advantage.bias"])
+    seen = Box(0, 255, (stack, *frame_shape), np.uint8)
+    model = SB3DQN("CnnPolicy", _Spaces(seen, Discrete(num_actions)), buffer_size=1, device="cpu", seed=seed)
+    names = {f"backbone.conv{i + 1}": f"features_extractor.cnn.{2 * i}" for i in range(3)}
+    names |= {"head.advantage_hidden": "features_extractor.linear.0", "head.advantage": "q_net.0"}
+    theirs = {f"{names[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": w.float() for name, w in weights.items()}
+    model.q_net.load_state_dict(theirs)
+    model.q_net_target.load_state_dict(theirs)
+    return model
