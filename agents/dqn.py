@@ -70,6 +70,13 @@ class DQN:
         """Return action values (B, A) float32 of stacks (B, C, H, W)."""
         return self._update.network(torch.as_tensor(frames, device=self.device))
 
+    opinion_is = "Q-value of each action"
+
+    def opinion(self, frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Return what it makes of each action (B, A), and the value of the state (B,): to be looked at."""
+        q = self.q_values(frames)
+        return q, q.amax(dim=1)
+
     @torch.inference_mode()
     def act(self, frames: NDArray[np.uint8], epsilon: float = 0.0) -> Tensor:
         """Return actions (B,) int64 for stacks (B, C, H, W): greedy, but uniform with probability `epsilon` each.

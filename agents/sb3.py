@@ -14,13 +14,19 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
+from stable_baselines3 import A2C, PPO
 from stable_baselines3 import DQN as SB3DQN
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perception.backbones import Backbone
+
+ALGORITHMS: dict[str, type[PPO | A2C | SB3DQN]] = {"ppo": PPO, "a2c": A2C, "dqn": SB3DQN}
+_EYE = "features_extractor."
 
 
 class BackboneExtractor(BaseFeaturesExtractor):
@@ -152,6 +158,66 @@ class SideBySide(VecEnv):
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:  # noqa: ARG002
         """Return False for each index: episodes are monitored here, and nothing else is wrapped."""
         return [False] * len(list(self._get_indices(indices)))
+
+
+class SB3Player:
+    """What SB3 trained, as our own agents are watched and scored."""
+
+    def __init__(self, model: BaseAlgorithm) -> None:
+        """Play as `model` does, now and as it goes on learning."""
+        assert isinstance(model.action_space, Discrete)
+        self.model, self.num_actions = model, int(model.action_space.n)
+        self.opinion_is = f"{'Q-value' if isinstance(model, SB3DQN) else 'probability'} of each action"
+
+    def act(self, frames: NDArray[np.uint8], epsilon: float = 0.0) -> Tensor:
+        """Return the best action (B,) for stacks (B, C, H, W); whoever calls adds the random ones."""
+        assert epsilon == 0
+        return torch.from_numpy(self.model.predict(frames, deterministic=True)[0])
+
+    @torch.inference_mode()
+    def opinion(self, frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Return Q-values or probabilities (B, A), and the value of the state (B,)."""
+        seen = self.model.policy.obs_to_tensor(frames)[0]
+        if isinstance(self.model, SB3DQN):
+            q = self.model.q_net(seen)
+            return q, q.amax(dim=1)
+        policy = self.model.policy
+        assert isinstance(policy, ActorCriticPolicy)
+        distribution: Any = policy.get_distribution(seen).distribution
+        return distribution.probs, policy.predict_values(seen)[:, 0]
+
+
+def weights_of(model: BaseAlgorithm) -> dict[str, Tensor]:
+    """Return the weights that acting needs, the backbone's as `backbone.…`."""
+    found = _acting(model).state_dict()
+    return {name.removeprefix(_EYE): w.detach() for name, w in found.items() if not name.startswith(("pi_", "vf_"))}
+
+
+def load_weights(model: BaseAlgorithm, weights: dict[str, Tensor]) -> None:
+    """Take what `weights_of` returned.
+
+    Raises:
+        RuntimeError: a name or a shape differs.
+    """
+    theirs = {_EYE + name if name.startswith(("backbone.", "hidden.")) else name: w for name, w in weights.items()}
+    missing, strange = _acting(model).load_state_dict(theirs, strict=False)
+    if missing := [
+        name for name in missing if not name.startswith(("pi_", "vf_"))
+    ]:  # other names of the same extractor
+        raise RuntimeError(f"{missing[0]} is missing")
+    if strange:
+        raise RuntimeError(f"{strange[0]} has no place in it")
+
+
+def _acting(model: BaseAlgorithm) -> nn.Module:
+    return model.q_net if isinstance(model, SB3DQN) else model.policy
+
+
+def untrained(algorithm: str, num_actions: int, backbone: Backbone, size: tuple[int, int]) -> BaseAlgorithm:
+    """Return a model over a backbone for frames of `size` (H, W), to load weights into and to play with."""
+    spaces = _Spaces(Box(0, 255, (backbone.in_channels, *size), np.uint8), Discrete(num_actions))
+    replay = {"buffer_size": 1} if algorithm == "dqn" else {}
+    return ALGORITHMS[algorithm]("CnnPolicy", spaces, policy_kwargs=extractor_kwargs(backbone), device="cpu", **replay)  # type: ignore[arg-type]
 
 
 class _Spaces(gymnasium.Env[Any, Any]):

@@ -138,7 +138,11 @@ def read_about(checkpoint: Path, expected: str) -> dict[str, Any]:
     about = load_json(checkpoint / "config.json")
     found = about.get("format")
     if found != expected:
-        kinds = {"saccade-dqn-1": "an agent's", "saccade-perception-1": "a perception task's"}
+        kinds = {
+            "saccade-dqn-1": "an agent's",
+            "saccade-perception-1": "a perception task's",
+            "saccade-sb3-1": "an SB3 agent's",
+        }
         if found in kinds:
             raise CheckpointError(f"'{checkpoint}' is {kinds[found]} checkpoint; this needs {kinds[expected]}")
         raise CheckpointError(
@@ -146,6 +150,16 @@ def read_about(checkpoint: Path, expected: str) -> dict[str, Any]:
             "open it with the version that wrote it"
         )
     return about
+
+
+def format_of(path: Path) -> str | None:
+    """Return the format of a checkpoint folder, or of a run folder's newest checkpoint.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    found = load_json(find_checkpoint(path) / "config.json").get("format")
+    return found if isinstance(found, str) else None
 
 
 def load_backbone_weights(source: str, in_channels: int) -> tuple[str, dict[str, Tensor]]:

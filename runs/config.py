@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from agents.config import DQNConfig
-from envs.config import EnvConfig
+from envs.config import EnvConfig, Protocol
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "bf16", "float32"]
@@ -291,6 +291,77 @@ class PerceptionConfig:
     def group(self) -> str:
         """What runs that differ in the seed alone have in common."""
         return f"{self.task}-{self.game or Path(self.data).name}"
+
+
+@dataclass(frozen=True)
+class SB3Config:
+    """A run of one of Stable-Baselines3's algorithms on one of our games, with the settings of its zoo for Atari."""
+
+    algorithm: tyro.conf.Positional[Literal["ppo", "a2c", "dqn"]]
+    """What learns."""
+    game: tyro.conf.Positional[str]
+    """An Atari game, `catch`, or the id of a Gymnasium environment with pixels."""
+    protocol: Protocol = "classic"
+    """`classic` or `v5`."""
+    backbone: str = "nature"
+    """A fresh backbone by name, or a checkpoint whose backbone to start from: any task's, or an agent's."""
+    freeze: bool = False
+    """Leave the backbone as it is."""
+    tracked: TrackingConfig = field(default_factory=TrackingConfig)
+    total_steps: int = 1_000_000
+    """Where the run ends."""
+    num_envs: int = 8
+    """Environments stepped side by side."""
+    seed: int = 0
+    """Of weights, exploration and games."""
+    device: Device = "auto"
+    """`auto` takes a GPU when there is one."""
+    num_threads: int = 0
+    """CPU threads; 0 takes the cores there are."""
+    checkpoint_every_steps: int = 50_000
+    """Steps between checkpoints; 0 leaves only those at a stop and at the end."""
+    checkpoints_kept: int = 2
+    """Newest checkpoints that stay."""
+    evaluate_every_steps: int = 50_000
+    """Steps between evaluations; 0 evaluates only at the end."""
+    evaluation_episodes: int = 10
+    """Whole games an evaluation plays; the one at the end three times as many."""
+    evaluation_epsilon: float = 0.01
+    """Share of random actions while evaluating."""
+    run_name: str | None = None
+    """Name of the run; algorithm, game, seed and time when not given."""
+    out: Path | None = None
+    """The run's folder; `runs/out/<run name>` when not given."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, in words that say what to do, where a value cannot be meant."""
+        checks = [
+            (
+                min(self.total_steps, self.num_envs, self.checkpoints_kept, self.evaluation_episodes) >= 1,
+                "total_steps, num_envs, checkpoints_kept and evaluation_episodes must be at least 1",
+            ),
+            (
+                min(self.checkpoint_every_steps, self.evaluate_every_steps, self.num_threads, self.seed) >= 0,
+                "checkpoint_every_steps, evaluate_every_steps, num_threads and seed must be 0 or above",
+            ),
+            (
+                0 <= self.evaluation_epsilon <= 1,
+                f"evaluation_epsilon {self.evaluation_epsilon} must lie between 0 and 1",
+            ),
+        ]
+        for holds, message in checks:
+            if not holds:
+                raise ValueError(message)
+
+    @property
+    def env(self) -> EnvConfig:
+        """The game and its rules."""
+        return EnvConfig(self.game, protocol=self.protocol)
+
+    @property
+    def group(self) -> str:
+        """What runs that differ in the seed alone have in common."""
+        return f"{self.algorithm}-{self.game}"
 
 
 @dataclass(frozen=True)

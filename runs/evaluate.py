@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from typing import Protocol as Interface
 
 import numpy as np
 import tyro
@@ -12,12 +13,29 @@ from envs.config import EnvConfig, Protocol
 from runs.commands import refusing_bad_input, run_command
 
 if TYPE_CHECKING:
-    from agents.dqn import DQN
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 EVALUATION_STREAM = 1_000_000  # keeps the seeds of evaluation episodes apart from those of training
 
 
-def evaluate(agent: "DQN", env: EnvConfig, episodes: int, epsilon: float, seed: int) -> dict[str, Any]:
+class Player(Interface):
+    """Whoever plays: our own agents, and those that SB3 trained. B frames are uint8 (B, C, H, W)."""
+
+    num_actions: int
+    opinion_is: str
+    """In words, what the numbers of `opinion` are."""
+
+    def act(self, frames: "NDArray[np.uint8]") -> "Tensor":
+        """Return the best action for each, (B,)."""
+        ...
+
+    def opinion(self, frames: "NDArray[np.uint8]") -> "tuple[Tensor, Tensor]":
+        """Return a number for each action (B, A), the greatest for the best, and the value of the state (B,)."""
+        ...
+
+
+def evaluate(agent: Player, env: EnvConfig, episodes: int, epsilon: float, seed: int) -> dict[str, Any]:
     """Play `episodes` whole games, greedily but for a share `epsilon` of random actions.
 
     The games are divided among the environments beforehand, so that short games do not count more.
@@ -87,10 +105,12 @@ class EvaluateArgs:
 def main(args: EvaluateArgs) -> int:
     """Print a line with the score; return the exit code."""
     with refusing_bad_input():
+        from runs.checkpoints import format_of
+
         check_play(args.episodes, args.epsilon)
         if args.json is not None and not args.json.parent.is_dir():
             raise ValueError(f"--json {args.json}: there is no folder '{args.json.parent}'")
-        if is_perception(args.checkpoint):
+        if format_of(args.checkpoint) == "saccade-perception-1":
             return evaluate_perception(args)
         if args.data is not None or args.game is not None:
             raise ValueError("--data and --game go with a perception task's checkpoint; an agent has its game with it")
@@ -125,19 +145,8 @@ def evaluate_perception(args: EvaluateArgs) -> int:
     return 0
 
 
-def is_perception(checkpoint: Path) -> bool:
-    """Whether a checkpoint is a perception task's.
-
-    Raises:
-        CheckpointError: it is missing or damaged.
-    """
-    from runs.checkpoints import find_checkpoint, load_json
-
-    return load_json(find_checkpoint(checkpoint) / "config.json").get("format") == "saccade-perception-1"
-
-
-def load_player(checkpoint: Path, protocol: Protocol | None, device: str) -> "tuple[DQN, EnvConfig]":
-    """Load an agent and the game it was trained on, under `protocol` if given.
+def load_player(checkpoint: Path, protocol: Protocol | None, device: str) -> tuple[Player, EnvConfig]:
+    """Load an agent, ours or one that SB3 trained, and the game it was trained on, under `protocol` if given.
 
     Raises:
         ValueError: the checkpoint cannot be read, or the game has another number of actions than the agent.
@@ -145,9 +154,15 @@ def load_player(checkpoint: Path, protocol: Protocol | None, device: str) -> "tu
     from envs.games import make_games
     from runs import machine
     from runs.agent_checkpoints import load_agent
+    from runs.checkpoints import format_of
 
     machine.settle_thread(machine.usable_cores())
-    agent, config = load_agent(checkpoint, device)
+    if format_of(checkpoint) == "saccade-sb3-1":
+        from runs.sb3_checkpoints import load_sb3
+
+        agent, config = load_sb3(checkpoint, device)
+    else:
+        agent, config = load_agent(checkpoint, device)
     env = replace(config.env, protocol=protocol or config.env.protocol)
     games = make_games(env, 1, seed=0)
     games.close()

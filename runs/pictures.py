@@ -16,7 +16,8 @@ def draw_step(
     screen: Picture,
     network_input: Picture,
     action_names: list[str],
-    q: list[float],
+    opinion: list[float],
+    opinion_is: str,
     action: int,
     values: list[float],
     score: float,
@@ -27,9 +28,10 @@ def draw_step(
         screen: (H, W, 3) colour screen.
         network_input: (84, 84) newest grey frame.
         action_names: one word per action.
-        q: the value of each.
+        opinion: a number for each, which is what `opinion_is` says.
+        opinion_is: words above them.
         action: the one chosen, drawn in another colour.
-        values: max Q of every step so far; the last `TRACE_STEPS` are drawn.
+        values: of the state at every step so far; the last `TRACE_STEPS` are drawn.
         score: raw score so far.
     """
     canvas = Image.new("RGB", (WIDTH, HEIGHT), GROUND)
@@ -45,17 +47,17 @@ def draw_step(
     canvas.paste(shown, (12, 36))
     draw.text((352, 14), "what the network sees", FAINT, _SMALL)
     canvas.paste(Image.fromarray(network_input).resize((168, 168), Image.Resampling.NEAREST), (352, 36))
-    _draw_q(draw, action_names, q, action)
+    draw.text((352, 216), opinion_is, FAINT, _SMALL)
+    _draw_opinion(draw, action_names, opinion, action)
     _draw_trace(draw, values)
     return np.asarray(canvas)
 
 
-def _draw_q(draw: ImageDraw.ImageDraw, names: list[str], q: list[float], action: int) -> None:
-    """Bars from the least to the greatest value, each with its name and number."""
-    top, height = 236, min(34.0, 220 / len(q))
-    draw.text((352, top - 20), "Q-value of each action", FAINT, _SMALL)
-    low, spread = min(q), max(max(q) - min(q), 1e-6)
-    for index, (name, value) in enumerate(zip(names, q, strict=True)):
+def _draw_opinion(draw: ImageDraw.ImageDraw, names: list[str], opinion: list[float], action: int) -> None:
+    """Bars from the least to the greatest number, each with its name."""
+    top, height = 236, min(34.0, 220 / len(opinion))
+    low, spread = min(opinion), max(max(opinion) - min(opinion), 1e-6)
+    for index, (name, value) in enumerate(zip(names, opinion, strict=True)):
         y = top + index * height
         colour = ACCENT if index == action else FAINT
         draw.rectangle((452, y + 2, 452 + 8 + 112 * (value - low) / spread, y + height - 4), colour)
@@ -68,7 +70,7 @@ def _draw_trace(draw: ImageDraw.ImageDraw, values: list[float]) -> None:
     left, top, right, bottom = 12, 490, 572, 596
     shown = values[-TRACE_STEPS:]
     low, high = min(shown), max(max(shown), min(shown) + 0.1)
-    draw.text((left, top - 22), "value: the greatest Q-value, over the last steps", FAINT, _SMALL)
+    draw.text((left, top - 22), "value of the state, over the last steps", FAINT, _SMALL)
     draw.rectangle((left, top, right, bottom), outline=FAINT)
     points = [
         (left + (right - left) * i / (TRACE_STEPS - 1), bottom - 4 - (bottom - top - 8) * (v - low) / (high - low))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runs import machine
-from runs.config import PerceptionConfig, TrainConfig, to_json
+from runs.config import PerceptionConfig, SB3Config, TrainConfig, to_json
 
 # Losing the tracker must not lose the run, or hold it up: W&B's own waits are minutes.
 WAIT_SECONDS = 20
@@ -43,6 +43,15 @@ DQN_METRICS = {
     "evaluation_score": "mean raw score of an evaluation (SB3 eval/mean_reward)",
     "evaluation_score_std": "its standard deviation over games",
     "evaluation_human_normalized": "0 plays as the random agent, 1 as the human",
+}
+SB3_METRICS = {
+    **{name: DQN_METRICS[name] for name in ("steps", "frames", "episodes", "seconds", "learning_rate", "memory_gb")},
+    **{name: DQN_METRICS[name] for name in ("return", "episode_length", "epsilon", "steps_per_second")},
+    "loss": "of the last update (SB3 train/loss)",
+    "value_loss": "of the critic (SB3 train/value_loss)",
+    "policy_loss": "of the actor (SB3 train/policy_gradient_loss, of A2C train/policy_loss)",
+    "entropy_loss": "minus the mean entropy of the actions (SB3 train/entropy_loss)",
+    **{name: about for name, about in DQN_METRICS.items() if name.startswith("evaluation_")},
 }
 PERCEPTION_METRICS = {
     "updates": "gradient steps so far",
@@ -78,7 +87,7 @@ class Tracker:
         self,
         folder: Path,
         metrics: dict[str, str],
-        config: TrainConfig | PerceptionConfig,
+        config: TrainConfig | PerceptionConfig | SB3Config,
         wandb_id: str,
         resumed_at: int | None,
     ) -> None:
@@ -143,7 +152,7 @@ def _cut_back(path: Path, metrics: dict[str, str], count: int) -> None:
 
 
 def _start_wandb(
-    folder: Path, config: TrainConfig | PerceptionConfig, count: str, run_id: str, messages: list[str]
+    folder: Path, config: TrainConfig | PerceptionConfig | SB3Config, count: str, run_id: str, messages: list[str]
 ) -> Any:
     """Start or go on with the run `run_id`: online when logged in, else offline; never ask and never wait for long."""
     os.environ.setdefault("WANDB_SILENT", "true")

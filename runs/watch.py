@@ -17,7 +17,7 @@ from runs.evaluate import EVALUATION_STREAM, check_play, load_player
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from agents.dqn import DQN
+    from runs.evaluate import Player
 
 STEPS_PER_SECOND = 15
 
@@ -31,7 +31,7 @@ class Watched(NamedTuple):
     episode_over: bool
 
 
-def play(agent: "DQN", env: EnvConfig, seed: int, epsilon: float) -> Iterator[Watched]:
+def play(agent: "Player", env: EnvConfig, seed: int, epsilon: float) -> Iterator[Watched]:
     """Play without end, one drawn step at a time."""
     from envs.games import Screen, make_games
     from runs.pictures import draw_step
@@ -42,21 +42,23 @@ def play(agent: "DQN", env: EnvConfig, seed: int, epsilon: float) -> Iterator[Wa
     values: list[float] = []
     score = 0.0
     while True:
-        q = agent.q_values(games.frames)[0].tolist()
-        action = int(rng.integers(len(q))) if rng.random() < epsilon else int(np.argmax(q))
-        values.append(max(q))
-        picture = draw_step(screen.show(), games.frames[0, -1], names, q, action, values, score)
-        seen = games.step(np.array([action]))
+        opinions, value = agent.opinion(games.frames)
+        opinion = opinions[0].tolist()
+        action = int(rng.integers(len(opinion))) if rng.random() < epsilon else int(np.argmax(opinion))
+        values.append(float(value))
+        seen = games.frames[0, -1]
+        picture = draw_step(screen.show(), seen, names, opinion, agent.opinion_is, action, values, score)
+        after = games.step(np.array([action]))
         screen.step(action)
-        over = bool(seen.episodes)
-        score = seen.episodes[0].score if over else score + float(seen.rewards[0])
+        over = bool(after.episodes)
+        score = after.episodes[0].score if over else score + float(after.rewards[0])
         yield Watched(picture, score, values[-1], over)
         if over:
             score = 0.0
 
 
 def record_video(
-    agent: "DQN",
+    agent: "Player",
     env: EnvConfig,
     path: Path,
     seed: int,
@@ -140,7 +142,7 @@ def _has_display() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _show(agent: "DQN", env: EnvConfig, args: WatchArgs) -> list[float]:
+def _show(agent: "Player", env: EnvConfig, args: WatchArgs) -> list[float]:
     """Play in a window until the episodes are over or the window is closed."""
     try:
         import pygame

@@ -1,0 +1,49 @@
+"""An SB3 agent's checkpoint: what acting needs in our own format, and SB3's own file beside it.
+
+config.json            configuration, backbone, shapes, steps, versions
+weights.safetensors    the network: all that acting needs
+model.zip              SB3's own, which going on needs; it holds pickles, and nothing but --resume opens it
+"""
+
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from agents.sb3 import SB3Player, load_weights, untrained, weights_of
+from runs import machine
+from runs.checkpoints import CheckpointError, find_checkpoint, load_tensors, read_about, save_json, save_tensors, sync
+from runs.config import SB3Config, from_json, to_json
+from runs.perception_checkpoints import make_backbone
+
+FORMAT = "saccade-sb3-1"
+
+
+def write_sb3(folder: Path, model: BaseAlgorithm, config: SB3Config, about: dict[str, Any]) -> None:
+    """Write the network, and SB3's own file beside it."""
+    save_tensors(folder / "weights.safetensors", weights_of(model))
+    plain = {"format": FORMAT, "versions": machine.versions(), "config": to_json(config)}
+    shapes = {"shape": list(model.observation_space.shape or ()), "num_actions": int(model.action_space.n)}  # type: ignore[attr-defined]
+    save_json(folder / "config.json", plain | shapes | about)
+    model.save(folder / "model.zip")
+    sync(folder / "model.zip")
+
+
+def load_sb3(path: Path, device: str = "auto") -> tuple[SB3Player, SB3Config]:
+    """Return what SB3 trained, ready to play, and its configuration; no pickle is opened.
+
+    Raises:
+        ValueError: the checkpoint is missing, damaged or of another kind, or there is no such device.
+    """
+    checkpoint = find_checkpoint(path)
+    about = read_about(checkpoint, FORMAT)
+    machine.choose_device(device)
+    try:
+        config: SB3Config = from_json(SB3Config, about["config"])
+        channels, height, width = about["shape"]
+        _, backbone = make_backbone(about["backbone"], channels)
+        model = untrained(config.algorithm, about["num_actions"], backbone, (height, width))
+        load_weights(model, load_tensors(checkpoint / "weights.safetensors"))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"'{checkpoint}' does not fit its configuration: {str(error).splitlines()[0]}") from error
+    return SB3Player(model), config

@@ -1,0 +1,256 @@
+"""What a run of one of SB3's algorithms holds: SB3 has the loop, we have the games, the numbers and the checkpoints."""
+
+import secrets
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.common.utils import LinearSchedule
+
+from agents.sb3 import ALGORITHMS, SB3Player, SideBySide, extractor_kwargs
+from envs.games import make_games
+from runs import machine
+from runs.checkpoints import CheckpointError, CheckpointWriter, load_json, newest_checkpoint, read_about, save_json
+from runs.commands import StopSignal
+from runs.config import ResumeArgs, SB3Config, from_json, to_json
+from runs.evaluate import describe, evaluate
+from runs.folders import RunFolder
+from runs.perception_checkpoints import make_backbone
+from runs.progress import ProgressDisplay
+from runs.sb3_checkpoints import FORMAT, write_sb3
+from runs.tracking import SB3_METRICS, Tracker
+
+TOLD = {
+    "train/learning_rate": "learning_rate",
+    "train/loss": "loss",
+    "train/value_loss": "value_loss",
+    "train/policy_gradient_loss": "policy_loss",
+    "train/policy_loss": "policy_loss",
+    "train/entropy_loss": "entropy_loss",
+    "rollout/ep_rew_mean": "return",
+    "rollout/ep_len_mean": "episode_length",
+    "rollout/exploration_rate": "epsilon",
+    "time/fps": "steps_per_second",
+}
+"""SB3's names of metrics, and ours."""
+
+
+def settings(config: SB3Config) -> dict[str, Any]:
+    """Return what the algorithm gets: the values of SB3's zoo for Atari, one update of a DQN for 4 steps."""
+    if config.algorithm == "ppo":
+        schedules = {"learning_rate": LinearSchedule(2.5e-4, 0.0, 1.0), "clip_range": LinearSchedule(0.1, 0.0, 1.0)}
+        return schedules | {"n_steps": 128, "batch_size": 256, "n_epochs": 4, "ent_coef": 0.01}
+    if config.algorithm == "a2c":
+        return {"ent_coef": 0.01, "vf_coef": 0.25}
+    return {
+        "buffer_size": 100_000,
+        "learning_rate": 1e-4,
+        "learning_starts": min(100_000, config.total_steps // 10),
+        "target_update_interval": 1_000,
+        "train_freq": max(1, 4 // config.num_envs),
+        "gradient_steps": max(1, config.num_envs // 4),
+        "exploration_fraction": 0.1,
+        "exploration_final_eps": 0.01,
+    }
+
+
+class SB3Run:
+    """A run, new or resumed."""
+
+    def __init__(self, config: SB3Config, wandb_id: str, checkpoint: Path | None = None) -> None:
+        """Set everything up; with `checkpoint`, go on from there as SB3 does: the games and a DQN's replay start anew.
+
+        Raises:
+            ValueError: something cannot be meant, does not fit together, or cannot be read or written.
+        """
+        assert config.out is not None
+        self.config, self.folder, self._wandb_id = config, config.out, wandb_id
+        machine.settle_thread(config.num_threads)
+        games = make_games(config.env, config.num_envs, config.seed)
+        # SB3 shows its learners clipped rewards and, of Atari's classic games, lives as episodes.
+        classic = config.protocol == "classic"
+        self.envs = SideBySide(games.envs, config.seed, cut_at_lost_life=classic, clip_rewards=True)
+        source = config.backbone if checkpoint is None else read_about(checkpoint, FORMAT)["backbone"]
+        self.backbone_name, backbone = make_backbone(source, games.frames.shape[1])
+        algorithm = ALGORITHMS[config.algorithm]
+        self.model: BaseAlgorithm
+        if checkpoint is None:
+            policy = extractor_kwargs(backbone, freeze=config.freeze)
+            if config.algorithm == "a2c":
+                policy |= {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": 1e-5}}
+            shared = {"policy_kwargs": policy, "seed": config.seed, "device": config.device}
+            self.model = algorithm("CnnPolicy", self.envs, **settings(config), **shared)  # type: ignore[arg-type]
+        else:
+            self.model = algorithm.load(checkpoint / "model.zip", env=self.envs, device=config.device)
+        self.stop_signal = StopSignal()
+        self._episodes, self._seconds, self._words = 0, 0.0, ""
+        self._lock = RunFolder(self.folder, resumed=checkpoint is not None)
+        self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept)
+        if checkpoint is not None:
+            state = read_about(checkpoint, FORMAT)
+            self._episodes, self._seconds = state["episodes"], state["seconds"]
+            self._checkpoints.previous = checkpoint
+        self.display = ProgressDisplay(config.total_steps)
+        about = {"config": to_json(config), "versions": machine.versions(), "wandb_id": wandb_id}
+        save_json(self.folder / "config.json", about)
+        self._resumed = checkpoint is not None
+
+    @property
+    def steps(self) -> int:
+        """Agent decisions so far."""
+        return self.model.num_timesteps
+
+    def train(self) -> str:
+        """Let SB3 learn; return why it ended: `done` or `stopped`."""
+        config = self.config
+        self.display.say(
+            f"{config.algorithm} on {config.game} ({config.protocol}), {self.backbone_name}"
+            f"{', frozen' if config.freeze else ''}, {config.num_envs} environments, {config.device}, "
+            f"{'resumed at step ' + format(self.steps, ',') if self._resumed else 'new'}: {self.folder}"
+        )
+        resumed_at = self.steps if self._resumed else None
+        self._tracker = Tracker(self.folder, SB3_METRICS, config, self._wandb_id, resumed_at)
+        for message in self._tracker.messages:
+            self.display.say(message)
+        self.display.begin(self.steps)
+        self._clock = time.monotonic() - self._seconds
+        self.model.set_logger(Logger(None, [_Rows(self)]))
+        if self.steps < config.total_steps:
+            self.model.learn(config.total_steps - self.steps, callback=_Around(self), reset_num_timesteps=False)
+        return "stopped" if self.stop_signal.number else "done"
+
+    def count(self, infos: list[dict[str, Any]]) -> None:
+        """Count a step of every environment, which left these infos."""
+        self._episodes += sum("episode" in info for info in infos)
+        self.display.update(self.steps)
+
+    def passed(self, period_steps: int, since_steps: int) -> bool:
+        """Whether a multiple of `period_steps` was come to since `since_steps`; never for 0."""
+        return period_steps > 0 and self.steps // period_steps > since_steps // period_steps
+
+    def log(self, told: dict[str, Any]) -> None:
+        """Write a row of what SB3 tells."""
+        row = {ours: float(told[theirs]) for theirs, ours in TOLD.items() if theirs in told}
+        self._tracker.log(self._row() | {"memory_gb": round(machine.resident_memory() / 1e9, 3)} | row)
+        if "return" in row:
+            self.display.update(self.steps, f"return {row['return']:.1f}{self._words}", row.get("steps_per_second"))
+
+    def evaluate(self, episodes: int) -> None:
+        """Score the agent over whole games."""
+        config = self.config
+        result = evaluate(SB3Player(self.model), config.env, episodes, config.evaluation_epsilon, config.seed)
+        row: dict[str, float] = {"evaluation_score": result["mean"], "evaluation_score_std": result["std"]}
+        if result["human_normalized"] is not None:
+            row["evaluation_human_normalized"] = result["human_normalized"]
+        self._tracker.log(self._row() | row)
+        self._words = f"  score {result['mean']:.2f}"
+        self.display.say(f"step {self.steps:,}: {describe(result)}")
+        save_json(self.folder / "evaluation.json", result | {"steps": self.steps})
+
+    def save(self) -> None:
+        """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
+        self._seconds = time.monotonic() - self._clock
+        about = {"steps": self.steps, "episodes": self._episodes, "seconds": self._seconds, "wandb_id": self._wandb_id}
+        about["backbone"] = self.backbone_name
+        try:
+            self._checkpoints.save(self.steps, lambda to: write_sb3(to, self.model, self.config, about))
+        except OSError as error:
+            self.display.say(
+                f"warning: no checkpoint at step {self.steps:,} ({error.strerror or error}); the last good one stays, "
+                f"training goes on. Make room or give permission in {self.folder}"
+            )
+
+    def finish(self, ended: str) -> None:
+        """Save and score what there is, close everything, and say how to go on."""
+        self.save()
+        if ended == "done":
+            self.evaluate(3 * self.config.evaluation_episodes)
+        more = "" if ended == "stopped" else " --total-steps N"
+        resume = f"python -m runs.train_sb3 --resume '{self.folder}'{more}"
+        self.display.say(f"{ended} at step {self.steps:,}. To go on: {resume}")
+        self._tracker.close()
+        self.envs.close()
+
+    def _row(self) -> dict[str, float]:
+        seconds = round(time.monotonic() - self._clock, 2)
+        return {"steps": self.steps, "frames": 4 * self.steps, "episodes": self._episodes, "seconds": seconds}
+
+
+class _Rows(KVWriter):
+    """Takes what SB3 logs."""
+
+    def __init__(self, run: SB3Run) -> None:
+        self._run = run
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:  # noqa: ARG002
+        self._run.log(key_values)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Around(BaseCallback):
+    """Counts steps, and looks and saves between SB3's rollouts, when no experience is half taken."""
+
+    def __init__(self, run: SB3Run) -> None:
+        super().__init__()
+        self._run, self._since_steps = run, run.steps
+
+    def _on_rollout_start(self) -> None:
+        run, config = self._run, self._run.config
+        if run.passed(config.evaluate_every_steps, self._since_steps):
+            run.evaluate(config.evaluation_episodes)
+        if run.passed(config.checkpoint_every_steps, self._since_steps):
+            run.save()
+        self._since_steps = run.steps
+
+    def _on_step(self) -> bool:
+        self._run.count(self.locals["infos"])
+        return not self._run.stop_signal.number
+
+
+def new_run(config: SB3Config) -> SB3Run:
+    """Set up a run from nothing, with what `auto` means here settled.
+
+    Raises:
+        ValueError: something about it cannot be meant.
+    """
+    name = config.run_name or f"{config.group}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    settled = replace(
+        config,
+        run_name=name,
+        out=(config.out or Path("runs/out") / name).absolute(),
+        device=machine.choose_device(config.device),
+        num_threads=config.num_threads or machine.usable_cores(),
+    )
+    return SB3Run(settled, wandb_id=secrets.token_hex(4))
+
+
+def resumed_run(args: ResumeArgs) -> SB3Run:
+    """Set up the run in a folder as it was at its newest checkpoint.
+
+    Raises:
+        ValueError: there is no checkpoint, it is damaged, the run is finished or alive, or the device is absent.
+    """
+    folder = args.resume.absolute()
+    checkpoint = newest_checkpoint(folder)
+    about = read_about(checkpoint, FORMAT)
+    config: SB3Config = from_json(SB3Config, about["config"])
+    config = replace(
+        config,
+        out=folder,
+        total_steps=args.total_steps or config.total_steps,
+        device=machine.choose_device(args.device or config.device),
+        tracked=replace(config.tracked, tracking=args.tracking or config.tracked.tracking),
+    )
+    scored = load_json(folder / "evaluation.json")["steps"] if (folder / "evaluation.json").exists() else 0
+    if min(about["steps"], scored) >= config.total_steps:
+        raise CheckpointError(
+            f"'{folder}' is at step {about['steps']:,}, its end is {config.total_steps:,}: give a larger --total-steps"
+        )
+    return SB3Run(config, about["wandb_id"], checkpoint)

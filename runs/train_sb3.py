@@ -1,0 +1,28 @@
+"""Train one of Stable-Baselines3's algorithms: `python -m runs.train_sb3 ppo pong`, or `--resume RUN_FOLDER`."""
+
+import sys
+
+import tyro
+
+from runs.commands import refusing_bad_input
+from runs.config import ResumeArgs, SB3Config
+
+
+def main(argv: list[str]) -> int:
+    """Train; return 0 at the end of the run, 130 or 143 when a signal stopped it."""
+    with refusing_bad_input():
+        resumed = any(arg.split("=")[0] == "--resume" for arg in argv)
+        kind = ResumeArgs if resumed else SB3Config
+        args = tyro.cli(kind, args=argv, prog="python -m runs.train_sb3", config=(tyro.conf.OmitArgPrefixes,))
+        from runs.sb3_run import new_run, resumed_run
+
+        run = new_run(args) if isinstance(args, SB3Config) else resumed_run(args)
+    run.stop_signal.listen()
+    with run.display:
+        ended = run.train()
+        run.finish(ended)
+    return run.stop_signal.exit_code if ended == "stopped" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,88 @@
+"""Runs of SB3's algorithms as a whole: training, resuming, watching, scoring, handing the backbone on."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands import metrics, refused, run, start
+from safetensors.torch import load_file
+
+from runs import evaluate, watch
+from runs.checkpoints import load_backbone_weights
+from runs.evaluate import EvaluateArgs
+from runs.sb3_checkpoints import load_sb3
+from runs.train_sb3 import main
+from runs.watch import WatchArgs
+
+SHORT = "--num-envs 2 --num-threads 1 --evaluation-episodes 1 --evaluate-every-steps 0 --tracking none".split()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each algorithm on Catch, the actor-critics over the pretrained Pong agent's eye."""
+    folder = tmp_path_factory.mktemp("sb3")
+    for algorithm in ("ppo", "a2c", "dqn"):
+        eye = [] if algorithm == "dqn" else ["--backbone", "runs/pretrained/pong", "--freeze"]
+        steps = ["--total-steps", "1100" if algorithm == "a2c" else "520", "--checkpoint-every-steps", "200"]
+        assert main([algorithm, "catch", *SHORT, *steps, *eye, "--out", str(folder / algorithm)]) == 0
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "dqn"])
+def test_a_run_is_told_scored_and_watched(
+    trained: dict[str, Path], algorithm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = trained[algorithm]
+    rows = metrics(folder)
+    assert any(row["return"] and row["episode_length"] for row in rows), rows
+    assert any(row["loss"] or row["value_loss"] for row in rows), rows
+    assert rows[-1]["evaluation_score"] and int(rows[-1]["steps"]) >= 520
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert found["episodes"] == 3 and found["game"] == "catch"
+    assert evaluate.main(EvaluateArgs(folder, episodes=3)) == 0
+    assert capsys.readouterr().out.startswith(f"catch: {found['mean']:.2f}")
+    assert watch.main(WatchArgs(folder, video=tmp_path / "seen.mp4")) == 0
+    assert (tmp_path / "seen.mp4").stat().st_size > 5_000
+    player, config = load_sb3(folder)
+    opinion, value = player.opinion(torch.zeros(2, 4, 84, 84, dtype=torch.uint8).numpy())
+    assert config.algorithm == algorithm and opinion.shape == (2, 3) and value.shape == (2,)
+    if algorithm != "dqn":
+        assert torch.allclose(opinion.sum(dim=1), torch.ones(2))
+
+
+def test_a_frozen_eye_stays_and_goes_on(trained: dict[str, Path]) -> None:
+    before = load_backbone_weights("runs/pretrained/pong", 4)[1]
+    name, after = load_backbone_weights(str(trained["ppo"]), 4)
+    assert name == "nature" and before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_it_goes_on_by_sb3s_own_means(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start("runs.train_sb3", "a2c", "catch", *SHORT, "--total-steps", "100000", "--out", str(out))
+    while not (out / "metrics.csv").exists() or len(metrics(out)) < 1:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and "--resume" in output, output
+    checkpoint = out / "checkpoints" / (out / "checkpoints" / "latest").read_text().strip()
+    steps, first = int(checkpoint.name), load_file(checkpoint / "weights.safetensors")
+    assert main(["--resume", str(out), "--total-steps", str(steps + 100)]) == 0
+    later = sorted(int(path.name) for path in (out / "checkpoints").iterdir() if path.name.isdigit())[-1]
+    assert later >= steps + 100
+    second = load_file(out / "checkpoints" / str(later) / "weights.safetensors")
+    assert first.keys() == second.keys() and any(not torch.equal(first[name], second[name]) for name in first)
+    assert "its end is" in refused("runs.train_sb3", "--resume", str(out))
+
+
+def test_wrong_input_gets_a_line(trained: dict[str, Path], tmp_path: Path) -> None:
+    assert "nearest: pong" in refused("runs.train_sb3", "ppo", "pogn", "--out", str(tmp_path / "a"))
+    assert "neither a checkpoint" in refused(
+        "runs.train_sb3", "ppo", "catch", "--backbone", "x", "--out", str(tmp_path)
+    )
+    assert "an SB3 agent's" in refused("runs.train_dqn", "--resume", str(trained["ppo"]))
+    assert "at least 1" in run("runs.train_sb3", "ppo", "catch", "--num-envs", "0", expect=2)
