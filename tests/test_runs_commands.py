@@ -59,7 +59,7 @@ def test_curves_are_drawn(trained: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "train_dqn train_perception evaluate watch predict games benchmark scaling curves "
+    "train_dqn train_perception train_sb3 evaluate watch predict games benchmark scaling curves export "
     "record_frames label_sheet".split(),
 )
 def test_help_is_quick(name: str) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -35,6 +36,14 @@ SHORT = (
 
 
 RUNS = ("digits", "variables", "segmentation", "captioning", "autoencoding", "contrast", "gan", "dqn")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_drawn() -> Iterator[None]:
+    """What a gan draws is measured on fewer pictures here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runs.datasets.MEASURED", 60)
+        yield
 
 
 @pytest.fixture(scope="module")
