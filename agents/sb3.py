@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3 import A2C, PPO
 from stable_baselines3 import DQN as SB3DQN
@@ -116,7 +116,10 @@ class SideBySide(VecEnv):
         self._lives = lives.copy()
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for env in np.flatnonzero(over | lost).tolist():
-            infos[env] = {"terminal_observation": observations[env].copy(), "TimeLimit.truncated": bool(truncated[env])}
+            infos[env] = {
+                "terminal_observation": observations[env].copy(),
+                "TimeLimit.truncated": bool(truncated[env] and not terminated[env]),
+            }
             if over[env]:
                 infos[env]["episode"] = {"r": float(self._scores[env]), "l": int(self._lengths[env]), "t": 0.0}
         shown = np.sign(rewards) if self.clip_rewards else np.asarray(rewards)
@@ -126,7 +129,7 @@ class SideBySide(VecEnv):
 
     def _reset(self, mask: NDArray[np.bool_], seeds: Any) -> NDArray[np.uint8]:
         # Gymnasium's own vector environments want a list.
-        seeds = seeds if seeds is None or not isinstance(self.envs, gymnasium.vector.SyncVectorEnv) else seeds.tolist()
+        seeds = seeds if seeds is None or not isinstance(self.envs, SyncVectorEnv | AsyncVectorEnv) else seeds.tolist()
         observations, info = self.envs.reset(seed=seeds, options={"reset_mask": mask})
         lives = np.asarray(info.get("lives", np.zeros(self.num_envs)), np.int64)
         self._lives = np.where(mask, lives, self._lives)
@@ -213,11 +216,13 @@ def _acting(model: BaseAlgorithm) -> nn.Module:
     return model.q_net if isinstance(model, SB3DQN) else model.policy
 
 
-def untrained(algorithm: str, num_actions: int, backbone: Backbone, size: tuple[int, int]) -> BaseAlgorithm:
+def untrained(
+    algorithm: str, num_actions: int, backbone: Backbone, size: tuple[int, int], device: str
+) -> BaseAlgorithm:
     """Return a model over a backbone for frames of `size` (H, W), to load weights into and to play with."""
     spaces = _Spaces(Box(0, 255, (backbone.in_channels, *size), np.uint8), Discrete(num_actions))
     replay = {"buffer_size": 1} if algorithm == "dqn" else {}
-    return ALGORITHMS[algorithm]("CnnPolicy", spaces, policy_kwargs=extractor_kwargs(backbone), device="cpu", **replay)  # type: ignore[arg-type]
+    return ALGORITHMS[algorithm]("CnnPolicy", spaces, policy_kwargs=extractor_kwargs(backbone), device=device, **replay)  # type: ignore[arg-type]
 
 
 class _Spaces(gymnasium.Env[Any, Any]):
@@ -233,7 +238,7 @@ def as_sb3_dqn(weights: dict[str, Tensor], frame_shape: tuple[int, int], stack: 
     Raises:
         ValueError: the network is another, for which plain SB3 has no place.
     """
-    if "backbone.conv3.weight" not in weights or len(weights) != 10:
+    if len(weights) != 10 or weights["backbone.conv1.weight"].shape[2:] != (8, 8):
         raise ValueError("plain SB3 plays NatureCNN without dueling only; this agent has another network")
     num_actions = len(weights["head.advantage.bias"])
     seen = Box(0, 255, (stack, *frame_shape), np.uint8)

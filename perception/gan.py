@@ -93,7 +93,6 @@ def frechet_distance(real: Tensor, drawn: Tensor) -> float:
 class Judge:
     """In whose features distances are taken and, where there are classes, who tells what a picture shows."""
 
-    name: str
     network: PerceptionNetwork | None
     """None until there is a backbone to have the same kind, of random weights, which serve nearly as well (Naeem et
     al. 2020, section 3)."""
@@ -172,9 +171,9 @@ class GAN:
         """
         drawn = _head_of(network).draw(self.latents(len(images) * DRAWN).to(images.device))
         rows = []
-        for batch in (unit_scale(images, drawn.dtype), (drawn * 255).round() / 255):
+        for batch, each in ((unit_scale(images, drawn.dtype), 1), ((drawn * 255).round() / 255, DRAWN)):
             chance = torch.sigmoid(network(batch))[:, None]
-            rows.append(torch.cat([chance, self.judge.look(batch)], dim=1).unflatten(0, (len(images), -1)))
+            rows.append(torch.cat([chance, self.judge.look(batch)], dim=1).unflatten(0, (len(images), each)))
         return torch.cat(rows, dim=1)
 
     def measure(self, answers: Tensor, targets: Tensor) -> dict[str, float]:  # noqa: ARG002

@@ -197,7 +197,7 @@ class PerceptionConfig:
     """Of gan: the checkpoint of a classification, in whose features distances are taken and whose classes are counted
     in what is drawn; features of random weights, and no classes, when not given."""
     spectral_norm: bool = True
-    """Of gan: keep each layer of the discriminator from stretching (Miyato et al. 2018)."""
+    """Of gan: keep each layer of the discriminator, unless it is frozen, from stretching (Miyato et al. 2018)."""
     augmentation: Literal["auto", "none", "affine"] = "auto"
     """`affine`: each picture turned, moved, scaled and sheared a little. `auto` does so to pictures, not to games."""
     image_size: int = 0
@@ -339,6 +339,10 @@ class SB3Config:
             (
                 min(self.total_steps, self.num_envs, self.checkpoints_kept, self.evaluation_episodes) >= 1,
                 "total_steps, num_envs, checkpoints_kept and evaluation_episodes must be at least 1",
+            ),
+            (
+                self.algorithm != "dqn" or self.num_envs % 4 == 0 or 4 % self.num_envs == 0,
+                f"num_envs {self.num_envs} of a dqn must be 1, 2 or a multiple of 4: it makes one update for 4 steps",
             ),
             (
                 min(self.checkpoint_every_steps, self.evaluate_every_steps, self.num_threads, self.seed) >= 0,

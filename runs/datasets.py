@@ -19,6 +19,7 @@ from envs.labels.games import LABELS
 from envs.labels.reading import input_mask, screen_mask, variables
 from perception.captioning import UNKNOWN, encode, vocabulary
 from perception.classification import UNSEEN
+from perception.gan import NEIGHBOURS
 from runs.frames import labels_of, open_columns, read_card, split_of, stacks
 
 LOW_ENTROPY_NATS = 0.3  # a variable that tells less is left out, as AtariARI does (Anand et al. 2019, section 5)
@@ -115,7 +116,11 @@ def open_dataset(task: str, data: str, game: str | None, size: int, seed: int) -
     found = _open(task, data, game, size, seed)
     if task == "gan":
         few = {name: at[:: -(-len(at) // MEASURED)] for name, at in found.splits.items() if name != "train"}
-        found = replace(found, splits=found.splits | few)
+        if min(map(len, few.values())) <= NEIGHBOURS:
+            raise DatasetError(
+                f"'{data}' has too few pictures to measure a gan by: validation and test need {NEIGHBOURS + 1}"
+            )
+        found = replace(found, splits=found.splits | few, targets=np.zeros((len(found.targets), 1), np.int64))
     return found
 
 

@@ -72,7 +72,8 @@ def make_task(config: PerceptionConfig, names: dict[str, list[str]], pixels: lis
     if config.task == "contrast":
         return Contrast()
     if config.task == "gan":
-        return GAN(config.latent_size, config.spectral_norm, make_judge(config.judge))
+        # A frozen discriminator stays as it is.
+        return GAN(config.latent_size, config.spectral_norm and not config.freeze, make_judge(config.judge))
     return Segmentation(names["classes"], torch.tensor(pixels))
 
 
@@ -83,11 +84,13 @@ def make_judge(checkpoint: str | None) -> Judge:
         ValueError: it is no classification of pictures into one class each.
     """
     if checkpoint is None:
-        return Judge("random weights", None, [], None)
+        return Judge(None, [], None)
+    if not Path(checkpoint).exists():
+        raise CheckpointError(f"--judge '{checkpoint}' is not there: a gan is measured by it")
     network, task, _, about = load_perception(Path(checkpoint))
     if not isinstance(task, Classification) or list(task.outputs) != ["class"]:
         raise CheckpointError(f"--judge '{checkpoint}' does not tell of what class a picture is: train one that does")
-    return Judge(checkpoint, network, task.outputs["class"], tuple(about["size"]))
+    return Judge(network, task.outputs["class"], tuple(about["size"]))
 
 
 def make_network(task: Task, backbone: Backbone, size: tuple[int, int], config: PerceptionConfig) -> PerceptionNetwork:

@@ -53,7 +53,7 @@ class PerceptionRun:
     def __init__(self, config: PerceptionConfig, wandb_id: str, checkpoint: Path | None = None) -> None:
         """Set everything up; with `checkpoint`, as it was when that was written.
 
-        `config.out`, `device`, `precision`, `num_threads` and what AdamW gets are settled by now.
+        `config.out`, `device`, `precision` and `num_threads` are settled by now.
 
         Raises:
             ValueError: something cannot be meant, does not fit together, or cannot be read or written.
@@ -74,8 +74,9 @@ class PerceptionRun:
         self.task: Task = make_task(config, self.data.names, self._pixels)
         self.network = make_network(self.task, backbone, self.data.size, config).to(config.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        assert config.learning_rate is not None and config.adam_beta1 is not None
-        self._rate, betas = config.learning_rate, (config.adam_beta1, 0.999)
+        rate, beta1 = ADAM.get(config.task, ADAM_USUAL)
+        self._rate = config.learning_rate or rate
+        betas = (beta1 if config.adam_beta1 is None else config.adam_beta1, 0.999)
         trained = list(self.network.trained())
         self.optimizer = torch.optim.AdamW(trained, self._rate, betas, weight_decay=config.weight_decay)
         pictures = config.task == "classification" and not self.data.recorded
@@ -334,11 +335,9 @@ def new_run(config: PerceptionConfig) -> PerceptionRun:
     """
     device = machine.choose_device(config.device)
     name = config.run_name or f"{config.group}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    rate, beta1 = ADAM.get(config.task, ADAM_USUAL)
     settled = replace(
         config,
-        learning_rate=config.learning_rate or rate,
-        adam_beta1=beta1 if config.adam_beta1 is None else config.adam_beta1,
+        judge=config.judge and str(Path(config.judge).absolute()),
         run_name=name,
         out=(config.out or Path("runs/out") / name).absolute(),
         device=device,

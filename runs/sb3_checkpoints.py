@@ -37,12 +37,13 @@ def load_sb3(path: Path, device: str = "auto") -> tuple[SB3Player, SB3Config]:
     """
     checkpoint = find_checkpoint(path)
     about = read_about(checkpoint, FORMAT)
-    machine.choose_device(device)
     try:
         config: SB3Config = from_json(SB3Config, about["config"])
         channels, height, width = about["shape"]
         _, backbone = make_backbone(about["backbone"], channels)
-        model = untrained(config.algorithm, about["num_actions"], backbone, (height, width))
+        model = untrained(
+            config.algorithm, about["num_actions"], backbone, (height, width), machine.choose_device(device)
+        )
         load_weights(model, load_tensors(checkpoint / "weights.safetensors"))
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"'{checkpoint}' does not fit its configuration: {str(error).splitlines()[0]}") from error

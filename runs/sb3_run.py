@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
@@ -50,7 +51,7 @@ def settings(config: SB3Config) -> dict[str, Any]:
     return {
         "buffer_size": 100_000,
         "learning_rate": 1e-4,
-        "learning_starts": min(100_000, config.total_steps // 10),
+        "learning_starts": min(100_000, config.total_steps // 100),
         "target_update_interval": 1_000,
         "train_freq": max(1, 4 // config.num_envs),
         "gradient_steps": max(1, config.num_envs // 4),
@@ -86,7 +87,12 @@ class SB3Run:
             shared = {"policy_kwargs": policy, "seed": config.seed, "device": config.device}
             self.model = algorithm("CnnPolicy", self.envs, **settings(config), **shared)  # type: ignore[arg-type]
         else:
+            if not (checkpoint / "model.zip").exists():
+                raise CheckpointError(f"'{checkpoint}' has no model.zip, which SB3 goes on from")
             self.model = algorithm.load(checkpoint / "model.zip", env=self.envs, device=config.device)
+            self.envs.seed(config.seed + self.steps)  # other games than those that the run began with
+            if isinstance(self.model, DQN):  # its replay is empty again
+                self.model.learning_starts += self.steps
         self.stop_signal = StopSignal()
         self._episodes, self._seconds, self._words = 0, 0.0, ""
         self._lock = RunFolder(self.folder, resumed=checkpoint is not None)

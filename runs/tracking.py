@@ -46,7 +46,10 @@ DQN_METRICS = {
 }
 SB3_METRICS = {
     **{name: DQN_METRICS[name] for name in ("steps", "frames", "episodes", "seconds", "learning_rate", "memory_gb")},
-    **{name: DQN_METRICS[name] for name in ("return", "episode_length", "epsilon", "steps_per_second")},
+    "return": "mean raw score of the last 100 games (SB3 rollout/ep_rew_mean)",
+    "episode_length": "their mean length in steps (SB3 rollout/ep_len_mean)",
+    "epsilon": "share of random actions of a DQN (SB3 rollout/exploration_rate)",
+    "steps_per_second": "since the start or the resume, evaluations included (SB3 time/fps)",
     "loss": "of the last update (SB3 train/loss)",
     "value_loss": "of the critic (SB3 train/value_loss)",
     "policy_loss": "of the actor (SB3 train/policy_gradient_loss, of A2C train/policy_loss)",

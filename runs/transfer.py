@@ -86,7 +86,12 @@ class Job:
             command = (self.command[0], "--resume", str(self.folder))
         elif self.folder.exists() and self.command[0] != "runs.record_frames":
             shutil.rmtree(self.folder)  # stopped before its first checkpoint
-        return subprocess.run([sys.executable, "-m", *command], check=False).returncode
+        process = subprocess.Popen([sys.executable, "-m", *command])
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # it gets the signal too, saves, and ends
+                continue
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,14 @@ class Plan:
                 for target in targets:
                     for variant in variants if target != "probe" else variants[:1]:
                         self.cells.append(Cell(source, variant, target, seed, self._use(source, variant, target, seed)))
+
+    def keep_sizes(self) -> None:
+        """Write how large the runs are to `sizes.json`; raise ValueError if those that are there are of other sizes."""
+        sizes = {name: getattr(self.args, name) for name in ("updates", "dqn_steps", "record_steps")}
+        path = self.out / "sizes.json"
+        if path.exists() and (found := json.loads(path.read_text())) != sizes:
+            raise ValueError(f"'{self.out}' holds runs of {found}: give the same sizes, or another --out")
+        path.write_text(json.dumps(sizes))
 
     def jobs(self) -> Iterator[Job]:
         """Yield every job once, what others need first."""
@@ -290,6 +303,8 @@ def main(args: TransferArgs) -> int:
     if args.plan:
         return 0
     plan.out.mkdir(parents=True, exist_ok=True)
+    with refusing_bad_input():
+        plan.keep_sizes()
     for number, job in enumerate(left, start=1):
         print(
             f"[{number} of {len(left)}, {plan.seconds_left() / 3600:.1f} hours left] {job.folder.relative_to(plan.out)}"
@@ -299,6 +314,7 @@ def main(args: TransferArgs) -> int:
             print(f"stopped at {job.folder.relative_to(plan.out)}. To go on: the same command again", file=sys.stderr)
             return code
         write_results(plan)
+    write_results(plan)
     draw(plan, plan.out / "results.png")
     print((plan.out / "results.md").read_text())
     print(plan.out / "results.png")

@@ -24,7 +24,7 @@ def made(name: str = "lenet", *, normalized: bool = False, frozen: bool = False)
     torch.manual_seed(0)
     backbone = BACKBONES[name](1)  # type: ignore[call-arg]
     draw_weights(backbone)
-    task = GAN(8, normalized, Judge("random weights", None, [], None))
+    task = GAN(8, normalized, Judge(None, [], None))
     return task, PerceptionNetwork(backbone, task.make_head(backbone, (36, 36), "dcgan", 0.0), frozen=frozen)
 
 
@@ -59,7 +59,7 @@ def test_each_loss_moves_its_own_half(normalized: bool, frozen: bool) -> None:
     for name, weight in network.named_parameters():
         if weight.grad is not None:
             torch.testing.assert_close(found[name], weight.grad, msg=name)
-    assert head.real.weight.requires_grad == normalized or "head.real.weight" in found  # type: ignore[union-attr]
+    assert any(name.startswith("head.real") for name in found)
     network.zero_grad()
     generator_loss(network(drawn)).backward()
     moved = [name for name in found if name.startswith("head.generator")]
@@ -102,7 +102,7 @@ def test_frechet_distance_against_its_formula() -> None:
 
 def test_modes_by_hand() -> None:
     """Ten real images, 30 drawn: a mode is a class surely seen in at least a tenth of 30 / 3 = 1 of them."""
-    task = GAN(8, normalized=False, judge=Judge("mine", None, ["a", "b", "c"], None))
+    task = GAN(8, normalized=False, judge=Judge(None, ["a", "b", "c"], None))
     answers = torch.rand(10, 1 + DRAWN, 7)
     answers[:, 0, 0], answers[:, 1:, 0] = 0.75, 0.25
     answers[:, :, 1], answers[:, :, 2] = 0, 0.95  # all of them a
