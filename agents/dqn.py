@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents import native
+from agents.auxiliary import AUXILIARY_LEARNED, Auxiliary
 from agents.config import DQNConfig
 from agents.networks import QNetwork
 from agents.replay import Batch
@@ -38,8 +39,12 @@ class DQN:
         device: torch.device | str = "cpu",
         precision: str = "float32",
         seed: int = 0,
+        auxiliary: Auxiliary | None = None,
     ) -> None:
-        """Make an agent with fresh weights, drawn by `seed`; `precision` is float32 or bf16."""
+        """Make an agent with fresh weights, drawn by `seed`; `precision` is float32 or bf16.
+
+        With an `auxiliary` task the update is torch's own: the compiled one has no room for a further gradient.
+        """
         self.config, self.num_actions = config, num_actions
         self.frame_shape, self.stack = frame_shape, stack
         self.device, self.dtype = torch.device(device), DTYPES[precision]
@@ -48,7 +53,7 @@ class DQN:
             backbone = BACKBONES[config.backbone](stack)
             # The one place that chooses between the compiled path and torch's own.
             compiled = self.device.type == "cpu" and precision == "bf16" and config.optimizer == "adam"
-            compiled = compiled and native.fits(backbone, frame_shape)
+            compiled = compiled and auxiliary is None and native.fits(backbone, frame_shape)
             network = native.NativeQNetwork if compiled else QNetwork
             self.online = network(backbone, frame_shape, num_actions, config.dueling).to(self.device)
             if config.initialization == "orthogonal":
@@ -56,13 +61,19 @@ class DQN:
         if not compiled:
             self.online.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.target = copy.deepcopy(self.online).cast(self.dtype).requires_grad_(False)
-        self.optimizer = _make_optimizer(config, self.online)
+        self.auxiliary = auxiliary
+        parts: list[nn.Module] = [self.online.backbone, self.online.head]
+        if auxiliary is not None:
+            parts.append(auxiliary.head.to(self.device))
+        self.optimizer = _make_optimizer(config, parts)
         if isinstance(self.online, native.NativeQNetwork) and isinstance(self.optimizer, torch.optim.Adam):
             self._update = native.NativeUpdate(self.online, self.optimizer, config.gradient_clip_norm)
         else:
             self._update = EagerUpdate(
-                self.online, self.dtype, self.optimizer, config.gradient_clip_norm, config.double
+                self.online, self.dtype, self.optimizer, config.gradient_clip_norm, config.double, auxiliary
             )
+        self.learned = LEARNED if auxiliary is None else LEARNED + AUXILIARY_LEARNED
+        self._later = config.double or auxiliary is not None  # whether batches keep the states reached
         self._generator = torch.Generator(device=self.device).manual_seed(seed)
 
     @torch.inference_mode()
@@ -96,19 +107,19 @@ class DQN:
         """Value the states reached by the target network, which does not move with updates."""
         return PreparedBatch(
             frames_tm1=batch.frames_tm1,
-            frames_t=batch.frames_t if self.config.double else batch.frames_t.new_empty(len(batch.frames_t), 0),
+            frames_t=batch.frames_t if self._later else batch.frames_t.new_empty(len(batch.frames_t), 0),
             a_tm1=batch.a_tm1,
             r_t=batch.r_t,
             discount_t=batch.discount_t,
             q_t=self.target(batch.frames_t),
         )
 
-    def learn(self, prepared: PreparedBatch) -> dict[str, Tensor]:
-        """Make one update; return the numbers named in `LEARNED`.
+    def learn(self, prepared: PreparedBatch, shown: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:
+        """Make one update; return the numbers named in `learned`.
 
-        They stay on the device: nothing waits for them here.
+        They stay on the device: nothing waits for them here. `shown` are images and targets of the auxiliary task.
         """
-        return dict(zip(LEARNED, self._update.learn(prepared), strict=True))
+        return dict(zip(self.learned, self._update.learn(prepared, shown), strict=True))  # type: ignore[arg-type]
 
     def help_until(self, done: Callable[[], bool]) -> None:
         """Take part, where the update can be shared, in what another thread learns, until `done()`."""
@@ -129,8 +140,10 @@ class DQN:
         share = 1.0
         if self.config.backbone_learning_rate is not None:
             share = self.config.backbone_learning_rate / self.config.learning_rate
-        backbone, head = self.optimizer.param_groups
-        backbone["lr"], head["lr"] = rate * share if step >= self.config.freeze_backbone_steps else 0.0, rate
+        backbone, *heads = self.optimizer.param_groups
+        backbone["lr"] = rate * share if step >= self.config.freeze_backbone_steps else 0.0
+        for head in heads:
+            head["lr"] = rate
         return rate
 
     def weights(self) -> dict[str, Tensor]:
@@ -157,13 +170,19 @@ class DQN:
         state: dict[str, Any] = {f"target.{name}": tensor for name, tensor in self.target.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        if self.auxiliary is not None:
+            state |= {f"auxiliary.{name}": weight for name, weight in self.auxiliary.head.state_dict().items()}
         return state | {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.target.load_state_dict({k.removeprefix("target."): v for k, v in state.items() if k.startswith("target.")})
         self.target.take(self.target)
-        weights, moments = list(self.online.parameters()), {}
+        weights, moments = [weight for group in self.optimizer.param_groups for weight in group["params"]], {}
+        if self.auxiliary is not None:
+            prefix = "auxiliary."
+            own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            self.auxiliary.head.load_state_dict(own)
         for key, value in state.items():
             if key.startswith("optimizer."):
                 _, index, name = key.split(".")
@@ -175,9 +194,9 @@ class DQN:
         self._generator.set_state(state["generator"].cpu())
 
 
-def _make_optimizer(config: DQNConfig, network: QNetwork) -> torch.optim.Optimizer:
-    """Return the optimizer, with a group for the backbone's weights and one for the head's."""
-    weights = [{"params": list(part.parameters())} for part in (network.backbone, network.head)]
+def _make_optimizer(config: DQNConfig, parts: list[nn.Module]) -> torch.optim.Optimizer:
+    """Return the optimizer, with a group for each part's weights: the backbone's, the head's, an auxiliary head's."""
+    weights = [{"params": list(part.parameters())} for part in parts]
     if config.optimizer == "adam":
         return torch.optim.Adam(weights, lr=config.learning_rate, eps=config.optimizer_epsilon, fused=True)
     return torch.optim.RMSprop(

@@ -144,8 +144,9 @@ class NativeUpdate:
             moments = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
             optimizer.state[weight] = {"step": torch.zeros(()), **moments}
 
-    def learn(self, prepared: PreparedBatch) -> Tensor:
-        """Make the update; return `LEARNED`, (4,)."""
+    def learn(self, prepared: PreparedBatch, shown: None = None) -> Tensor:
+        """Make the update; return `LEARNED`, (4,). There is no auxiliary task here: nothing is `shown`."""
+        assert shown is None
         for struct, weight in zip(self._structs, self._parameters, strict=True):
             state = self._optimizer.state[weight]
             state["step"] += 1

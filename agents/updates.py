@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from agents.auxiliary import Auxiliary
 from agents.losses import double_td_error, huber, td_error
 from agents.networks import QNetwork
 
@@ -19,7 +20,7 @@ class PreparedBatch(NamedTuple):
     """A batch with what does not depend on the online weights already worked out."""
 
     frames_tm1: Tensor  # (B, C, H, W) uint8, the states acted in
-    frames_t: Tensor  # (B, C, H, W) uint8, the states reached; (B, 0) unless double needs them
+    frames_t: Tensor  # (B, C, H, W) uint8, the states reached; (B, 0) unless double or an auxiliary task needs them
     a_tm1: Tensor  # (B,) int64
     r_t: Tensor  # (B,) float32
     discount_t: Tensor  # (B,) float32
@@ -40,15 +41,22 @@ class EagerUpdate:
         optimizer: torch.optim.Optimizer,
         clip_norm: float,
         double: bool,
+        auxiliary: Auxiliary | None = None,
     ) -> None:
         """`network` is what the passes run on; it follows `master`. A `clip_norm` of 0 does not clip."""
         self.network = master if dtype == torch.float32 else copy.deepcopy(master).cast(dtype)
         self._master, self._optimizer, self._clip_norm, self._double = master, optimizer, clip_norm, double
-        for weight in master.parameters():
-            weight.grad = torch.zeros_like(weight)
+        self._auxiliary = auxiliary
+        self._weights = [*master.parameters(), *(auxiliary.head.parameters() if auxiliary else ())]
+        self._gradients = [torch.zeros_like(weight) for weight in self._weights]
+        for weight, gradient in zip(self._weights, self._gradients, strict=True):
+            weight.grad = gradient
 
-    def learn(self, prepared: PreparedBatch) -> Tensor:
-        """Make the update; return `LEARNED`, (4,), on the device."""
+    def learn(self, prepared: PreparedBatch, shown: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Make the update; return `LEARNED`, (4,), on the device.
+
+        With an auxiliary task, which is `shown` images and targets, also `AUXILIARY_LEARNED`: (7,).
+        """
         frames_tm1, frames_t, a_tm1, r_t, discount_t, q_t = prepared
         q_tm1 = self.network(frames_tm1)
         if self._double:
@@ -58,25 +66,37 @@ class EagerUpdate:
         else:
             error = td_error(q_tm1, a_tm1, r_t, discount_t, q_t)
         loss = huber(error).mean()
-        norm = self._step(loss)
         with torch.no_grad():
-            chosen = q_tm1.gather(1, a_tm1.unsqueeze(1)).mean()
-            return torch.stack([loss, error.abs().mean(), chosen, norm])
-
-    def _step(self, loss: Tensor) -> Tensor:
-        """Minimise the loss; return the gradient's norm before clipping."""
+            learned = [loss.detach(), error.abs().mean(), q_tm1.gather(1, a_tm1.unsqueeze(1)).mean()]
         gradients = torch.autograd.grad(loss, list(self.network.parameters()))
-        masters = [weight.grad for weight in self._master.parameters() if weight.grad is not None]
+        torch._foreach_copy_(self._gradients[: len(gradients)], list(gradients))
+        beside = [] if shown is None else self._join(*shown)
+        return torch.stack([*learned, self._step(), *beside])
+
+    def _join(self, images: Tensor, targets: Tensor) -> list[Tensor]:
+        """Add the auxiliary task's gradient to the agent's; return `AUXILIARY_LEARNED`."""
+        assert self._auxiliary is not None
+        weight, backbone = self._auxiliary.weight, self.network.backbone
+        loss, gradients = self._auxiliary.gradients(backbone, images, targets)
+        shared = len(list(backbone.parameters()))
+        agents, tasks = self._gradients[:shared], [gradient.float() for gradient in gradients]
+        norms = [_norm(agents), _norm(tasks[:shared])]
+        torch._foreach_add_(agents, tasks[:shared], alpha=weight)
+        own = self._gradients[len(self._gradients) - len(tasks) + shared :]
+        torch._foreach_copy_(own, torch._foreach_mul(tasks[shared:], weight))
+        return [loss.float(), *norms]
+
+    def _step(self) -> Tensor:
+        """Step along the gradients that there are; return their norm before clipping."""
         with torch.no_grad():
-            torch._foreach_copy_(masters, list(gradients))
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(masters)))
+            norm = _norm(self._gradients)
             if self._clip_norm > 0:
                 excess = (norm / self._clip_norm).clamp(min=1.0)
                 if isinstance(self._optimizer, torch.optim.Adam):
                     # Fused Adam divides by `grad_scale` in the pass that it makes anyway.
                     self._optimizer.grad_scale, self._optimizer.found_inf = excess, torch.zeros_like(excess)  # type: ignore[attr-defined]
                 else:
-                    torch._foreach_div_(masters, excess)
+                    torch._foreach_div_(self._gradients, excess)
             self._optimizer.step()
         self.network.take(self._master)
         return norm
@@ -88,3 +108,8 @@ class EagerUpdate:
         """Return the norm of the last update's gradient of each weight, by name."""
         named = self._master.named_parameters()
         return {name: float(weight.grad.norm()) for name, weight in named if weight.grad is not None}
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    """Return the global norm ()."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))

@@ -29,16 +29,17 @@ def map_for(size: tuple[int, int], stride: int) -> tuple[int, int]:
     return -(-size[0] // stride), -(-size[1] // stride)
 
 
-def enlarging(channels: int, stride: int, out_channels: int, width: int = 64) -> nn.Sequential:
+def enlarging(channels: int, stride: int, out_channels: int, width: int = 64, refined: bool = True) -> nn.Sequential:
     """Return layers from a map (B, channels, h, w) to (B, out_channels, stride × h, stride × w), a doubling at a time.
 
     Transposed convolutions whose kernels are twice their stride, so that none of their cells is hit more often than its
-    neighbours, each followed by a plain one; half as wide at every doubling, 16 at least.
+    neighbours; half as wide at every doubling, 16 at least. `refined`: each followed by a plain one, at twice the cost.
     """
     layers: list[nn.Module] = []
     while stride > 1:
         layers += [nn.ConvTranspose2d(channels, width, kernel_size=4, stride=2, padding=1), nn.ReLU()]
-        layers += [nn.Conv2d(width, width, kernel_size=3, padding=1), nn.ReLU()]
+        if refined:
+            layers += [nn.Conv2d(width, width, kernel_size=3, padding=1), nn.ReLU()]
         channels, width, stride = width, max(width // 2, 16), stride // 2
     result = nn.Sequential(*layers, nn.Conv2d(channels, out_channels, kernel_size=1))
     draw_weights(result, linear_end=True)
@@ -53,7 +54,7 @@ class Generator(nn.Module):
         super().__init__()
         self.size, self.map_shape = size, (width, *map_for(size, stride))
         self.decode = nn.Linear(latent_size, math.prod(self.map_shape))
-        self.enlarge = enlarging(width, stride, channels)
+        self.enlarge = enlarging(width, stride, channels, refined=False)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map (B, latent_size) to (B, channels, H, W), unbounded."""

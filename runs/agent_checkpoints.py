@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.auxiliary import Auxiliary
 from agents.dqn import DQN
 from agents.replay import FrameReplay
 from runs import machine
@@ -120,8 +121,8 @@ def load_agent(path: Path | str, device: str = "auto") -> tuple[DQN, TrainConfig
     return agent, config
 
 
-def make_agent(config: TrainConfig, shapes: dict[str, Any], device: str) -> DQN:
-    """Return a fresh agent for frames and actions of these shapes."""
+def make_agent(config: TrainConfig, shapes: dict[str, Any], device: str, auxiliary: Auxiliary | None = None) -> DQN:
+    """Return a fresh agent for frames and actions of these shapes, with a task beside play if it is to learn one."""
     return DQN(
         config.agent,
         shapes["num_actions"],
@@ -130,6 +131,7 @@ def make_agent(config: TrainConfig, shapes: dict[str, Any], device: str) -> DQN:
         device=device,
         precision=machine.choose_precision(config.precision, device),
         seed=config.seed,
+        auxiliary=auxiliary,
     )
 
 

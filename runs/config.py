@@ -4,7 +4,7 @@ import dataclasses
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -32,6 +32,52 @@ class TrackingConfig:
     """W&B tags."""
 
 
+FROM_REPLAY = ("autoencoding", "contrast")
+"""Tasks that need no labels: beside play they learn from what the agent replays."""
+
+
+@dataclass(frozen=True)
+class AuxiliaryConfig:
+    """A perception task learnt during play, whose gradient joins the agent's on the backbone."""
+
+    task: Annotated[
+        Literal["classification", "segmentation", "captioning", "autoencoding", "contrast"] | None,
+        tyro.conf.arg(name="auxiliary"),
+    ] = None
+    """A perception task to learn during play: its gradient joins the agent's on the backbone. Autoencoding and contrast
+    learn from the replay, the others from a recording."""
+    data: Annotated[str | None, tyro.conf.arg(name="auxiliary-data")] = None
+    """The recording of this game (python -m runs.record_frames)."""
+    weight: Annotated[float, tyro.conf.arg(name="auxiliary-weight")] = 0.1
+    """Of the task's loss beside the agent's."""
+    batch_size: Annotated[int, tyro.conf.arg(name="auxiliary-batch-size")] = 8
+    """Images of the task that an update learns from."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, in words that say what to do, where a value cannot be meant."""
+        labels = self.task is not None and self.task not in FROM_REPLAY
+        checks = [
+            (
+                not labels or self.data is not None,
+                f"auxiliary {self.task} needs labels: give --auxiliary-data, a recording of this game "
+                "(python -m runs.record_frames)",
+            ),
+            (
+                labels or self.data is None,
+                f"auxiliary_data goes with a task that needs labels, auxiliary {self.task} takes none",
+            ),
+            (self.weight > 0, f"auxiliary_weight {self.weight} must be above 0"),
+            (self.batch_size >= 1, f"auxiliary_batch_size {self.batch_size} must be at least 1"),
+            (
+                self.task != "contrast" or self.batch_size > 1,
+                "auxiliary contrast needs an auxiliary_batch_size above 1",
+            ),
+        ]
+        for holds, message in checks:
+            if not holds:
+                raise ValueError(message)
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """A run of DQN. Counts are in steps: agent decisions (4 frames each), summed over all environments."""
@@ -41,6 +87,7 @@ class TrainConfig:
     env: EnvConfig = field(default_factory=EnvConfig)
     agent: DQNConfig = field(default_factory=DQNConfig)
     tracked: TrackingConfig = field(default_factory=TrackingConfig)
+    auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
     backbone_source: tyro.conf.Suppress[str | None] = None
     """The checkpoint that the backbone started from."""
     total_steps: int = 10_000_000
@@ -101,6 +148,11 @@ class TrainConfig:
             (
                 self.stop_at_score is None or self.evaluate_every_steps > 0,
                 "stop_at_score needs evaluations: set evaluate_every_steps above 0",
+            ),
+            (
+                self.auxiliary.task not in FROM_REPLAY or self.auxiliary.batch_size <= self.agent.batch_size,
+                f"auxiliary_batch_size {self.auxiliary.batch_size} is more than the batch_size "
+                f"{self.agent.batch_size} that is replayed",
             ),
             (
                 self.agent.target_update_steps >= self.num_envs,

@@ -56,6 +56,19 @@ class Dataset:
         """Return images and targets of items on a device."""
         return torch.from_numpy(self.images(at)).to(device), torch.from_numpy(self.targets[at]).to(device)
 
+    def batch(self, number: int, size: int, seed: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """Return the images and targets of batch `number`; each pass goes through training in another order."""
+        train = self.splits["train"]
+        size = min(size, len(train))
+        epoch, place = divmod(number, len(train) // size)
+        order = np.random.default_rng([seed, epoch]).permutation(train)
+        return self.take(np.sort(order[place * size : (place + 1) * size]), device)
+
+    def pixels(self) -> list[int]:
+        """Return how many pixels of the training masks each class has."""
+        masks = self.targets[self.splits["train"]]
+        return np.bincount(masks.ravel(), minlength=len(self.names["classes"])).tolist()
+
     def truth(self, split: str) -> Tensor:
         """Return the targets of a split."""
         return torch.from_numpy(self.targets[self.splits[split]])

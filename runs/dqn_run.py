@@ -3,6 +3,7 @@
 import math
 import secrets
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,13 @@ from torch import Tensor
 from agents.dqn import DQN
 from agents.replay import FrameReplay
 from agents.schedules import linear
-from agents.updates import LEARNED, PreparedBatch
+from agents.updates import PreparedBatch
 from envs.episodes import Transition
 from envs.games import make_games
 from perception.backbones import BACKBONES
 from runs import machine
 from runs.agent_checkpoints import Segment, load_config, load_learner, make_agent, write_learner, write_weights
+from runs.auxiliary import AuxiliaryTask
 from runs.checkpoints import (
     CheckpointError,
     CheckpointWriter,
@@ -60,7 +62,9 @@ class DQNRun:
         self.games = make_games(config.env, config.num_envs, config.seed)
         self.lives_count = config.env.protocol == "classic"
         shapes = {"num_actions": self.games.num_actions, "frame_shape": frame_shape, "stack": stack}
-        self.agent: DQN = make_agent(config, shapes, config.device)
+        self._auxiliary = AuxiliaryTask(config, stack, frame_shape) if config.auxiliary.task else None
+        beside = self._auxiliary.beside if self._auxiliary else None
+        self.agent: DQN = make_agent(config, shapes, config.device, beside)
         self.replay = FrameReplay(
             config.agent.replay_capacity_steps,
             config.num_envs,
@@ -75,7 +79,7 @@ class DQNRun:
         self.steps = self.updates = self.episodes = 0
         self.stop_signal = StopSignal()
         self.prepared: list[PreparedBatch] = []
-        self._learned: list[Tensor] = []  # one (4,) of LEARNED an update, since the last row
+        self._learned: list[Tensor] = []  # the numbers of each update since the last row, named in agent.learned
         self._held_out: Tensor | None = None
         self._scores: list[float] = []  # of the games that ended since the last row
         self._lengths: list[int] = []
@@ -123,7 +127,19 @@ class DQNRun:
 
     def start_learning(self) -> "Future[list[Tensor]]":
         """Let the learner's thread make an update with each prepared batch."""
-        return self._worker.submit(_learn, self.agent, self.prepared)
+        return self._worker.submit(self._learn, self.prepared, self.updates)
+
+    def _learn(self, batches: list[PreparedBatch], update: int) -> list[Tensor]:
+        """Make one update a batch; return the numbers of each, on the device. `update` is the first one's number."""
+        learned = []
+        for number, batch in enumerate(batches, start=update):
+            shown = None
+            if self._auxiliary is not None:
+                # Whatever a task draws at random, a resumed run draws as the whole one would have.
+                torch.manual_seed(self.config.seed * 1_000_003 + number)
+                shown = self._auxiliary.shown(number, batch)
+            learned.append(torch.stack(list(self.agent.learn(batch, shown).values())))
+        return learned
 
     def finish_learning(self, learning: "Future[list[Tensor]]") -> None:
         """Help with the updates until they are made; keep their numbers, without fetching them from the device."""
@@ -152,7 +168,8 @@ class DQNRun:
 
     def log(self) -> bool:
         """Write a row of metrics; return False, having saved what there is, when the loss is no longer a number."""
-        learned = torch.stack(self._learned).cpu() if self._learned else torch.zeros(0, len(LEARNED))
+        names = self.agent.learned
+        learned = torch.stack(self._learned).cpu() if self._learned else torch.zeros(0, len(names))
         bad = (~learned.isfinite().all(dim=1)).nonzero()
         if len(bad):
             self._save_diverged(self.updates - len(learned) + int(bad[0]) + 1)
@@ -178,7 +195,7 @@ class DQNRun:
             self._last_return = row["return"] = sum(self._scores) / len(self._scores)
             row["episode_length"] = sum(self._lengths) / len(self._lengths)
         if len(learned):
-            row |= dict(zip(LEARNED, learned.mean(dim=0).tolist(), strict=True))
+            row |= dict(zip(names, learned.mean(dim=0).tolist(), strict=True))
         if self._held_out is not None:
             row["held_out_q"] = float(self.agent.q_values(self._held_out).amax(dim=1).mean())
         self._tracker.log(row)
@@ -207,6 +224,8 @@ class DQNRun:
         }
         if result["human_normalized"] is not None:
             row["evaluation_human_normalized"] = result["human_normalized"]
+        if self._auxiliary is not None:
+            self._keep_auxiliary(self._auxiliary, row)
         self._tracker.log(row)
         self.display.say(f"step {self.steps:,}: {describe(result)}")
         save_json(self.folder / "evaluation.json", result | {"steps": self.steps})
@@ -218,6 +237,15 @@ class DQNRun:
             self._best_score = result["mean"]
             self._save_weights("best", {"evaluation": result})
         return config.stop_at_score is not None and result["mean"] >= config.stop_at_score
+
+    def _keep_auxiliary(self, auxiliary: AuxiliaryTask, row: dict[str, float]) -> None:
+        """Score the task learnt beside play; keep it, on the backbone as it is, in `auxiliary`."""
+        backbone = self.agent.online.backbone
+        score = auxiliary.score(backbone)
+        if score is not None:
+            row["auxiliary_score"] = score
+        about = {"updates": self.updates, "wandb_id": self._wandb_id}
+        self._replace("auxiliary", lambda to: auxiliary.write(to, backbone, about))
 
     def save(self) -> Path | None:
         """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
@@ -277,10 +305,14 @@ class DQNRun:
         return {"steps": self.steps, "wandb_id": self._wandb_id}
 
     def _save_weights(self, name: str, about: dict[str, Any]) -> None:
+        """Keep the agent's weights in the folder `name` of the run's."""
+        about = self._about() | about
+        self._replace(name, lambda to: write_weights(to, self.config, self.agent, about))
+
+    def _replace(self, name: str, write: Callable[[Path], None]) -> None:
         """Replace the weights-only folder `name` in the run's folder; warn where that fails."""
         try:
-            about = self._about() | about
-            replace_weights(self.folder, name, lambda to: write_weights(to, self.config, self.agent, about))
+            replace_weights(self.folder, name, write)
         except OSError as error:
             self.display.say(f"warning: could not keep '{self.folder / name}' ({error.strerror or error})")
 
@@ -314,11 +346,6 @@ class DQNRun:
         self.games.load_state_dict(state["games"])
 
 
-def _learn(agent: DQN, batches: list[PreparedBatch]) -> list[Tensor]:
-    """Make one update a batch; return the numbers of each, in the order of LEARNED, on the device."""
-    return [torch.stack(list(agent.learn(batch).values())) for batch in batches]
-
-
 def new_run(config: TrainConfig) -> DQNRun:
     """Set up a run from nothing, with what `auto` means here settled.
 
@@ -328,13 +355,14 @@ def new_run(config: TrainConfig) -> DQNRun:
     device = machine.choose_device(config.device)
     about = config.env.game if config.env.game == config.preset else f"{config.env.game}-{config.preset}"
     name = config.run_name or f"{about}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    agent, weights = config.agent, None
+    agent, weights, recording = config.agent, None, config.auxiliary.data
     if agent.backbone not in BACKBONES:
         source, weights = load_backbone_weights(agent.backbone, STACK)
         agent = replace(agent, backbone=source)
     settled = replace(
         config,
         agent=agent,
+        auxiliary=replace(config.auxiliary, data=recording and str(Path(recording).absolute())),
         backbone_source=None if weights is None else config.agent.backbone,
         run_name=name,
         out=(config.out or Path("runs/out") / name).absolute(),

@@ -67,10 +67,7 @@ class PerceptionRun:
         size = config.image_size or max(32, smallest_image(source))
         self.data: Dataset = open_dataset(config.task, config.data, config.game, size, config.seed)
         self.backbone_name, backbone = make_backbone(source, self.data.channels)
-        self._pixels: list[int] | None = None
-        if config.task == "segmentation":
-            masks = self.data.targets[self.data.splits["train"]]
-            self._pixels = np.bincount(masks.ravel(), minlength=len(self.data.names["classes"])).tolist()
+        self._pixels = self.data.pixels() if config.task == "segmentation" else None
         self.task: Task = make_task(config, self.data.names, self._pixels)
         self.network = make_network(self.task, backbone, self.data.size, config).to(config.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -116,11 +113,8 @@ class PerceptionRun:
         self._row_began, self._row_updates = time.monotonic(), self.updates
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
-        """Return the next images uint8 (B, C, H, W) and targets; each pass goes through the split in another order."""
-        train, size = self.data.splits["train"], min(self.config.batch_size, len(self.data.splits["train"]))
-        epoch, place = divmod(self.updates, len(train) // size)
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(train)
-        return self.data.take(np.sort(order[place * size : (place + 1) * size]), self.config.device)
+        """Return the next images uint8 (B, C, H, W) and targets."""
+        return self.data.batch(self.updates, self.config.batch_size, self.config.seed, self.config.device)
 
     def learn(self, images: Tensor, targets: Tensor) -> None:
         """Make one gradient step."""

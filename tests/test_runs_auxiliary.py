@@ -1,0 +1,65 @@
+"""A perception task learnt during play: resumed exactly, kept as any task's checkpoint, refused where it cannot be."""
+
+import math
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from commands import TINY, metrics, refused, run, start
+from test_runs_resume import ATARI, assert_same
+
+LABELS = ["--auxiliary", "segmentation", "--auxiliary-batch-size", "2"]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("frames") / "recorded"
+    run("runs.record_frames", "--games", "breakout", "--steps", "1000", "--out", str(folder))
+    return folder
+
+
+def options_of(task: str, recorded: Path) -> list[str]:
+    if task == "contrast":
+        return [*TINY, "--auxiliary", "contrast", "--auxiliary-batch-size", "3"]
+    return [*ATARI, "--game", "breakout", "--total-steps", "320", *LABELS, "--auxiliary-data", str(recorded)]
+
+
+@pytest.mark.parametrize("task", ["contrast", "segmentation"])
+def test_killed_and_resumed_it_ends_as_if_it_never_was(recorded: Path, tmp_path: Path, task: str) -> None:
+    options, whole, killed = options_of(task, recorded), tmp_path / "whole", tmp_path / "killed"
+    run("runs.train_dqn", *options, "--out", str(whole))
+    process = start("runs.train_dqn", *options, "--out", str(killed))
+    while not (killed / "checkpoints" / "latest").exists():
+        time.sleep(0.002)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run("runs.train_dqn", "--resume", str(killed))
+    assert_same(whole, killed)
+
+    learnt = [row for row in metrics(whole) if row["auxiliary_loss"]]
+    for name in ("auxiliary_loss", "backbone_gradient_norm", "auxiliary_gradient_norm"):
+        assert all(math.isfinite(float(row[name])) and float(row[name]) > 0 for row in learnt), name
+    scores = [row["auxiliary_score"] for row in metrics(whole) if row["evaluation_score"]]
+    assert scores and all((0 < float(score) < 1) if task == "segmentation" else score == "" for score in scores)
+    backbone = ["--backbone", str(whole / "auxiliary"), "--total-steps", "150", "--learning-starts-steps", "100"]
+    run("runs.train_dqn", *TINY, *backbone, "--out", str(tmp_path / "next"))
+    if task == "segmentation":
+        said = run("runs.evaluate", str(whole / "auxiliary"), "--data", str(recorded))
+        assert "recall_ball" in said
+
+
+def test_wrong_input_gets_a_line(recorded: Path, tmp_path: Path) -> None:
+    train, out = ["runs.train_dqn", "pong"], tmp_path / "run"
+    options = ["--tracking", "none", "--out", str(out)]
+    with_data = ["--auxiliary-data", str(recorded)]
+    for contradiction, named in (
+        (LABELS, "needs labels: give --auxiliary-data"),
+        (["--auxiliary", "contrast", *with_data], "takes none"),
+        (["--auxiliary", "contrast", "--auxiliary-batch-size", "64"], "more than the batch_size 32"),
+    ):  # tyro prints what a configuration says of its fields in a box
+        assert named in " ".join(run(*train, *options, *contradiction, expect=2).replace("│", " ").split())
+    assert "has no pong, but breakout" in refused(*train, *options, *LABELS, *with_data)
+    assert "holds no recording" in refused(*train, *options, *LABELS, "--auxiliary-data", str(tmp_path))
+    assert not out.exists()
