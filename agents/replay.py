@@ -202,6 +202,31 @@ class FrameReplay:
             frames_t=self._stacks(env, torch.where(discount_t > 0, count + length, count)),
         )
 
+    def outcomes(self, count: int, horizon_steps: int) -> tuple[Tensor, Tensor] | None:
+        """Return recent states (B, C, H, W) and the discounted returns (B,) that followed; None while too few are held.
+
+        At most `count`, evenly spread over the newest `horizon_steps` rows after which as many are held. A cut ends a
+        return; states whose episode was truncated meanwhile are left out.
+        """
+        last = self._written - horizon_steps
+        first = np.maximum(self._first_start(), last - horizon_steps)
+        if (last <= first).any():
+            return None
+        each = max(1, count // self.num_envs)
+        counts = np.linspace(first, last - 1, each).astype(np.int64).T.ravel()
+        env = torch.arange(self.num_envs, device=self.device).repeat_interleave(each)
+        start = torch.from_numpy(counts).to(self.device)
+        rows = (start[:, None] + torch.arange(horizon_steps, device=self.device)) % self.rows
+        rewards, endings = self._rewards[env[:, None], rows], self._endings[env[:, None], rows]
+        if self.clip_rewards:
+            rewards = rewards.sign()
+        goes_on = (endings == GOES_ON).long().cumprod(dim=1)
+        running = torch.cat([torch.ones_like(goes_on[:, :1]), goes_on[:, :-1]], dim=1)
+        powers = self.discount ** torch.arange(horizon_steps, device=self.device, dtype=torch.float64)
+        returns = (rewards * running * powers).sum(dim=1).float()
+        known = ~((endings == TRUNCATED) & (running == 1)).any(dim=1) & (endings[:, 0] != LAST_FRAME)
+        return (self._stacks(env[known], start[known]), returns[known]) if known.any() else None
+
     def _stacks(self, env: Tensor, count: Tensor) -> Tensor:
         back = self._back.unsqueeze(0)  # (1, C), 3 2 1 0
         rows = env.unsqueeze(1) * self.rows + (count.unsqueeze(1) - back) % self.rows

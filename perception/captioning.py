@@ -188,6 +188,10 @@ class Captioning:
         """Return `captioning_loss` of sentences (B, T), each word told the true ones before it."""
         return captioning_loss(network.head(network.see(images), targets).float(), targets)
 
+    def guess_loss(self, batch_size: int) -> float:  # noqa: ARG002
+        """Return log C of C words."""
+        return math.log(len(self.words_known))
+
     def answer(self, network: PerceptionNetwork, images: Tensor) -> Tensor:
         """Return a sentence for each image, (B, LONGEST)."""
         return _head_of(network).say(network.see(images), self.beam_width)

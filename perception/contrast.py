@@ -1,5 +1,6 @@
 """Contrast over time: telling what comes a step later from what does not (ST-DIM: Anand et al. 2019)."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,6 +57,10 @@ class Contrast:
         from_whole, from_place, _ = network(images)
         later = network.see(targets)[-1].flatten(2).permute(2, 0, 1)
         return 0.5 * (info_nce(from_whole, later) + info_nce(from_place, later))
+
+    def guess_loss(self, batch_size: int) -> float:
+        """Return log B: any of the batch may be it."""
+        return math.log(batch_size)
 
     def answer(self, network: PerceptionNetwork, images: Tensor) -> Tensor:
         """Return each image in short, (B, width) float."""

@@ -164,6 +164,9 @@ class GAN:
         fooled = functional_call(network, held, (drawn,))
         return discriminator_loss(*seen.chunk(2)) + generator_loss(fooled)
 
+    def guess_loss(self, batch_size: int) -> None:
+        """Return nothing: what the one loses the other wins."""
+
     def answer(self, network: PerceptionNetwork, images: Tensor) -> Tensor:
         """Return of each image and of DRAWN drawn ones what D and the judge say: (B, 1 + DRAWN, 3 + F).
 

@@ -54,6 +54,10 @@ class Task(Protocol):
         """Return what training makes smaller, ()."""
         ...
 
+    def guess_loss(self, batch_size: int) -> float | None:
+        """Return the loss of one who knows nothing and says so; None where theory does not tell."""
+        ...
+
     def answer(self, network: PerceptionNetwork, images: Tensor) -> Tensor:
         """Return what the network says of each image, (B, …)."""
         ...

@@ -120,6 +120,8 @@ class TrainConfig:
     """End the run once an evaluation's mean score reaches this."""
     log_every_steps: int = 5_000
     """Steps between rows of `metrics.csv`."""
+    diagnostics: bool = True
+    """Whether each row comes with how the layers do (`layers.csv`) and what followed the values, and with warnings."""
     run_name: str | None = None
     """Name of the run; game, preset, seed and time when not given."""
     out: Path | None = None
@@ -273,6 +275,8 @@ class PerceptionConfig:
     """Newest checkpoints that stay. The best one's weights stay in `best`."""
     log_every_updates: int = 100
     """Updates between rows of `metrics.csv`."""
+    diagnostics: bool = True
+    """Whether each row comes with how the layers do (`layers.csv`), and with warnings."""
     run_name: str | None = None
     """Name of the run; task, data, seed and time when not given."""
     out: Path | None = None

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agents import diagnostics
 from agents.dqn import DQN
 from agents.replay import FrameReplay
 from agents.schedules import linear
@@ -19,6 +20,7 @@ from agents.updates import PreparedBatch
 from envs.episodes import Transition
 from envs.games import make_games
 from perception.backbones import BACKBONES
+from perception.diagnostics import faults as layer_faults
 from runs import machine
 from runs.agent_checkpoints import Segment, load_config, load_learner, make_agent, write_learner, write_weights
 from runs.auxiliary import AuxiliaryTask
@@ -40,6 +42,7 @@ from runs.tracking import DQN_METRICS, Tracker
 from runs.watch import record_video
 
 HELD_OUT_STATES, STACK = 256, 4
+DIAGNOSED_STATES = 64
 
 
 class DQNRun:
@@ -81,6 +84,7 @@ class DQNRun:
         self.prepared: list[PreparedBatch] = []
         self._learned: list[Tensor] = []  # the numbers of each update since the last row, named in agent.learned
         self._held_out: Tensor | None = None
+        self._target, self._warned = diagnostics.TargetWatch(), set[str]()
         self._scores: list[float] = []  # of the games that ended since the last row
         self._lengths: list[int] = []
         self._best_score = -math.inf
@@ -187,6 +191,7 @@ class DQNRun:
             "epsilon": self.epsilon(),
             "learning_rate": self.agent.optimizer.param_groups[-1]["lr"],
             "replay_fill": len(self.replay) / (self.replay.rows * self.replay.num_envs),
+            "replay_age_steps": len(self.replay) / 2,
             "memory_gb": round(machine.resident_memory() / 1e9, 3),
             "steps_per_second": round(steps_per_second, 1),
             "updates_per_second": round((self.updates - self._row_updates) / elapsed, 1),
@@ -198,11 +203,28 @@ class DQNRun:
             row |= dict(zip(names, learned.mean(dim=0).tolist(), strict=True))
         if self._held_out is not None:
             row["held_out_q"] = float(self.agent.q_values(self._held_out).amax(dim=1).mean())
+            if self.config.diagnostics and len(learned):
+                self._diagnose(self._held_out, row)
         self._tracker.log(row)
         self._scores, self._lengths, self._learned = [], [], []
         self._row_began, self._row_steps, self._row_updates = now, self.steps, self.updates
         self.display.update(self.steps, self._words(row), steps_per_second)
         return True
+
+    def _diagnose(self, states: Tensor, row: dict[str, float]) -> None:
+        """Write how each layer does, add to a row what followed the values, and warn once of what is out of bounds."""
+        layers = diagnostics.layers_of(self.agent, states[:DIAGNOSED_STATES])
+        self._tracker.log_layers(self.steps, layers)
+        values = diagnostics.values_of(self.agent, self.replay, DIAGNOSED_STATES)
+        if values is not None:
+            row["overestimation"] = values.overestimation
+        age, config = self._target.look(self.agent, self.updates), self.config.agent
+        found = layer_faults(layers) | diagnostics.faults(
+            values, age, config.target_update_steps / config.steps_per_update
+        )
+        for name in found.keys() - self._warned:
+            self.display.say(f"warning: at step {self.steps:,} {found[name]}")
+        self._warned |= found.keys()
 
     def _words(self, row: dict[str, float]) -> str:
         words = f"return {self._last_return:.1f}  " if self._last_return is not None else ""

@@ -3,6 +3,7 @@
 import math
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from agents.schedules import warm_cosine
+from perception.diagnostics import faults, health, worse_than_guessing
 from perception.networks import LOWER_IS_BETTER, PerceptionNetwork, Task
 from perception.pictures import contact_sheet, first_row
 from runs import machine
@@ -45,6 +47,7 @@ from runs.tracking import PERCEPTION_METRICS, Tracker
 CLIP_NORM = 1.0
 EVALUATION_BATCH = 256
 PICTURES = 12  # of an evaluation
+EARLY_UPDATES = (1, 10)  # when most goes wrong: looked at before the first row is due
 
 
 class PerceptionRun:
@@ -82,6 +85,9 @@ class PerceptionRun:
         self.stop_signal = StopSignal()
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
+        self._batch: tuple[Tensor, Tensor]
+        self._training_loss: float | None = None
+        self._warned = set[str]()
         self._best = -math.inf
         self._last = ""
         self._seconds = 0.0
@@ -124,15 +130,19 @@ class PerceptionRun:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.network.train()
+        images = augment(images) if self._augmented else images
         with passes(self.config.precision, images.device):
-            loss = self.task.loss(self.network, augment(images) if self._augmented else images, targets)
+            loss = self.task.loss(self.network, images, targets)
         self.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.trained(), CLIP_NORM)
         self.optimizer.step()
         self._losses.append(loss.detach())
         self._norms.append(norm)
+        self._batch = images, targets
         self.updates += 1
+        if self.config.diagnostics and self.updates in EARLY_UPDATES:
+            self._diagnose(float(norm))
         self.display.update(self.updates)
 
     def passed(self, period_updates: int) -> bool:
@@ -165,16 +175,44 @@ class PerceptionRun:
                 "loss": float(losses.mean()),
             }
         )
-        self._losses, self._norms = [], []
+        self._training_loss, self._losses, self._norms = float(losses.mean()), [], []
+        if self.config.diagnostics:
+            self._diagnose(float(norms[-1]))
         self._row_began, self._row_updates = now, self.updates
         self.display.update(self.updates, f"loss {float(losses.mean()):.4f}{self._last}", rate)
         return True
+
+    def _diagnose(self, norm: float) -> None:
+        """Write how each layer does with the last batch, and warn of what is out of bounds; `norm` before clipping."""
+        network, (images, targets) = self.network, self._batch
+        clipped = max(1.0, norm / CLIP_NORM)
+        weights = network.named_parameters()
+        norms = {name: clipped * float(w.grad.norm()) for name, w in weights if w.grad is not None}
+        network.eval()
+        with passes(self.config.precision, images.device):
+            layers = health(network, self.optimizer, norms, lambda: self.task.loss(network, images, targets))
+        self._tracker.log_layers(self.updates, layers)
+        self._warn(faults(layers))
+
+    def _warn(self, found: Mapping[str, str]) -> None:
+        """Say what is out of bounds, each thing once."""
+        for name in found.keys() - self._warned:
+            self.display.say(f"warning: at update {self.updates:,} {found[name]}")
+        self._warned |= found.keys()
 
     def evaluate(self) -> None:
         """Measure on the validation split, draw some of it, and keep the weights if they are the best."""
         answers, measured = measure_split(self.network, self.task, self.data, "validation", self.config.precision)
         told = {name: value for name, value in measured.items() if name in PERCEPTION_METRICS and name != "loss"}
-        self._tracker.log({"updates": self.updates, "validation_loss": measured["loss"]} | told)
+        row = {"updates": self.updates, "validation_loss": measured["loss"]} | told
+        if self._training_loss is not None:
+            row["loss_gap"] = measured["loss"] - self._training_loss
+        self._tracker.log(row)
+        seen_once = self.updates * self.config.batch_size >= len(self.data.splits["train"])
+        if self.config.diagnostics and seen_once and self._training_loss is not None:
+            guess = self.task.guess_loss(EVALUATION_BATCH)
+            worse = worse_than_guessing(self._training_loss, measured["loss"], guess)
+            self._warn({"guessing": worse} if worse else {})
         score = measured[self.task.unit] * (-1 if self.task.unit in LOWER_IS_BETTER else 1)
         self._last = f"  {self.task.unit} {abs(score):.3f}"
         picture = self.folder / "pictures" / f"{self.updates}.png"
@@ -217,7 +255,8 @@ class PerceptionRun:
             tensors = {f"{i}.{name}": value for i, state in moments.items() for name, value in state.items()}
             tensors |= {"losses": torch.tensor(self._losses), "norms": torch.tensor(self._norms)}
             save_tensors(folder / "learner.safetensors", tensors)
-            save_json(folder / "state.json", {"seconds": self._seconds, "best": self._best, "last": self._last})
+            told = {"best": self._best, "last": self._last, "training_loss": self._training_loss}
+            save_json(folder / "state.json", {"seconds": self._seconds} | told)
             write_network(folder, self.network, self.config, self._about())
 
         try:
@@ -275,6 +314,7 @@ class PerceptionRun:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.updates = int(checkpoint.name)
         self._seconds, self._best, self._last = state["seconds"], state["best"], state["last"]
+        self._training_loss = state.get("training_loss")
         self._checkpoints.previous = checkpoint
 
 

@@ -4,17 +4,23 @@ The names of all metrics are here, once. In brackets what SB3 and CleanRL call t
 """
 
 import csv
+import dataclasses
 import importlib
 import io
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from perception.diagnostics import Layer
 from runs import machine
 from runs.config import PerceptionConfig, SB3Config, TrainConfig, to_json
 
 # Losing the tracker must not lose the run, or hold it up: W&B's own waits are minutes.
 WAIT_SECONDS = 20
+
+LAYER_FIELDS = [field.name for field in dataclasses.fields(Layer)]
 
 # What every run tells, beside its own counts.
 _SHARED = {
@@ -39,6 +45,9 @@ DQN_METRICS = {
     "q": "mean value of the actions learnt from (CleanRL losses/q_values)",
     "held_out_q": "mean greatest value over a fixed set of states (Mnih et al. 2013, figure 2)",
     "replay_fill": "share of the replay that is filled",
+    "replay_age_steps": "mean age of what is held in the replay, in steps",
+    "overestimation": "how far greatest values of recent states lie above the returns that followed (van Hasselt et "
+    "al. 2016, figure 3)",
     "steps_per_second": "since the last row (SB3 time/fps, CleanRL charts/SPS)",
     "auxiliary_loss": "mean loss of the task learnt beside play",
     "backbone_gradient_norm": "mean norm of the agent's gradient on the backbone, before the task's joins it",
@@ -65,6 +74,7 @@ PERCEPTION_METRICS = {
     "epochs": "passes over the training split so far",
     **_SHARED,
     "loss": "mean training loss since the last row",
+    "loss_gap": "how far the validation loss lies above the training loss",
     "validation_loss": "mean loss over the validation split; the following are of it too",
     "accuracy": "share of answers that are right; of masks, of pixels",
     "f1_weighted": "F1 weighted by class size, a mean over the outputs",
@@ -103,10 +113,13 @@ class Tracker:
         The first of `metrics` is what the run counts by.
         """
         self._csv, self._metrics, self._count = folder / "metrics.csv", metrics, next(iter(metrics))
+        self._layers = folder / "layers.csv"
         if resumed_at is None:
             self._csv.write_text(_csv_line(metrics))
         else:
-            _cut_back(self._csv, metrics, resumed_at)
+            _cut_back(self._csv, list(metrics), resumed_at)
+            if self._layers.exists():
+                _cut_back(self._layers, [self._count, "layer", *LAYER_FIELDS], resumed_at)
         self._wandb: Any = None
         self._tensorboard: Any = None
         self.messages: list[str] = []
@@ -129,6 +142,26 @@ class Tracker:
                 self._tensorboard.add_scalar(name, value, int(row[self._count]))
             self._tensorboard.flush()
 
+    def log_layers(self, count: int, layers: Mapping[str, Layer]) -> None:
+        """Write how each layer does to `layers.csv`, a line a layer."""
+        rows = {name: dataclasses.astuple(layer) for name, layer in layers.items()}
+        with self._layers.open("a") as file:
+            if file.tell() == 0:
+                file.write(_csv_line([self._count, "layer", *LAYER_FIELDS]))
+            for name, values in rows.items():
+                file.write(_csv_line([count, name, *("" if math.isnan(v) else v for v in values)]))
+        told = {
+            f"layers/{name}/{field}": value
+            for name, values in rows.items()
+            for field, value in zip(LAYER_FIELDS, values, strict=True)
+            if not math.isnan(value)
+        }
+        if self._wandb is not None:
+            self._wandb.log({self._count: count} | told)
+        if self._tensorboard is not None:
+            for name, value in told.items():
+                self._tensorboard.add_scalar(name, value, count)
+
     def log_file(self, name: str, path: Path, count: int) -> None:
         """Send an MP4 or a picture along; it stays on disk whatever the tracker."""
         if self._wandb is not None:
@@ -150,7 +183,7 @@ def _csv_line(values: Any) -> str:
     return line.getvalue()
 
 
-def _cut_back(path: Path, metrics: dict[str, str], count: int) -> None:
+def _cut_back(path: Path, metrics: list[str], count: int) -> None:
     """Drop the rows that were written after the checkpoint, and a last line that a kill cut short."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     rows = csv.DictReader(line for line in lines if line.endswith("\n"))

@@ -1,0 +1,253 @@
+"""Told when training goes wrong: how far weights move, which units are dead, and what holds before the first update."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+MOST_MOVED = 0.1  # of a layer's size, at an update; about a thousandth is healthy
+MOST_DEAD = 0.9  # of a layer's units
+LEAST_SPREAD = 1e-6  # of what a layer says
+PAST_GUESSING = 1.05  # times the loss of a guess: what new images may cost at most
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How one layer does; what does not apply to it is NaN."""
+
+    update_ratio: float = math.nan
+    """Norm of the last update over norm of the weights."""
+    gradient_norm: float = math.nan
+    """Of the last update's gradient of the weights, before clipping."""
+    activation_mean: float = math.nan
+    """Of what goes into the ReLU behind it, over a batch."""
+    activation_spread: float = math.nan
+    """Its standard deviation."""
+    dead_share: float = math.nan
+    """Share of its units, or channels, that no image of the batch and no place brings above 0."""
+
+
+class _Relus(TorchFunctionMode):
+    """Looks at what goes into each ReLU, under the name of the layer that ended last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended, self.seen = "", dict[str, Tensor]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See torch.overrides."""
+        if func in (F.relu, torch.relu, torch.relu_) and self.ended:
+            self.seen[self.ended] = args[0].detach().clone()
+        return func(*args, **(kwargs or {}))
+
+
+def activations(network: nn.Module, forward: Callable[[], object]) -> dict[str, Layer]:
+    """Return, by name, the layers of `network` that a ReLU follows, as `forward()`, a pass of a batch, finds them."""
+    relus = _Relus()
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda *_: setattr(relus, "ended", name)
+
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, kinds)]
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers]
+    try:
+        with torch.no_grad(), relus:
+            forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = {}
+    for name, values in relus.seen.items():
+        spread, mean = torch.std_mean(values.float())
+        alive = (values > 0).transpose(0, 1).flatten(1).any(dim=1)
+        found[name] = Layer(
+            activation_mean=float(mean), activation_spread=float(spread), dead_share=1 - float(alive.float().mean())
+        )
+    return found
+
+
+def update_ratios(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return of each weight the norm of the last update, without its decay, over its own norm.
+
+    Read off the moments that Adam (Kingma & Ba 2014, algorithm 1) or centred RMSProp keep; a weight without is left
+    out.
+    """
+    names, found = {id(weight): name for name, weight in weights.items()}, {}
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            state, name = optimizer.state.get(weight, {}), names.get(id(weight))
+            if name is None or not state:
+                continue
+            if "exp_avg" in state:
+                beta1, beta2 = group["betas"]
+                steps = float(state["step"])
+                root = (state["exp_avg_sq"] / (1 - beta2**steps)).sqrt() + group["eps"]
+                update = state["exp_avg"] / (1 - beta1**steps) / root
+            elif "square_avg" in state and weight.grad is not None:
+                variance = state["square_avg"] - state.get("grad_avg", torch.zeros_like(weight)).square()
+                update = weight.grad / (variance.clamp(min=0).sqrt() + group["eps"])
+            else:
+                continue
+            found[name] = float(group["lr"] * update.norm() / weight.detach().norm().clamp(min=1e-12))
+    return found
+
+
+def health(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    gradient_norms: Mapping[str, float],
+    forward: Callable[[], object],
+) -> dict[str, Layer]:
+    """Return how each layer that has weights, or units, does; `gradient_norms` and `forward` as in the parts above."""
+    weights = {name: weight for name, weight in network.named_parameters() if weight.dim() > 1}
+    ratios, seen = update_ratios(optimizer, weights), activations(network, forward)
+    layers = {}
+    for weight in weights:
+        name = weight.removesuffix(".parametrizations.weight.original").removesuffix(".weight")
+        unseen = seen.get(name, Layer())
+        layers[name] = Layer(
+            ratios.get(weight, math.nan),
+            gradient_norms.get(weight, math.nan),
+            unseen.activation_mean,
+            unseen.activation_spread,
+            unseen.dead_share,
+        )
+    return layers
+
+
+def faults(layers: Mapping[str, Layer]) -> dict[str, str]:
+    """Return warnings by `layer fault`: what is out of bounds, and what usually causes it."""
+    found = {}
+    for name, layer in layers.items():
+        if layer.update_ratio > MOST_MOVED:
+            found[f"{name} moves"] = (
+                f"layer {name} moves by {layer.update_ratio:.0%} of its size at an update, where 0.1 % is healthy: the "
+                "usual cause is too high a learning rate"
+            )
+        if layer.activation_spread < LEAST_SPREAD:
+            found[f"{name} constant"] = (
+                f"layer {name} says the same of every image (spread {layer.activation_spread:.1g}): the usual cause "
+                "are weights that began at 0"
+            )
+        elif layer.dead_share >= MOST_DEAD:
+            found[f"{name} dead"] = (
+                f"layer {name} is dead: {layer.dead_share:.0%} of its ReLUs pass nothing on. The usual causes are too "
+                "high a learning rate and a bias far below 0"
+            )
+    return found
+
+
+def worse_than_guessing(training_loss: float, validation_loss: float, guess_loss: float | None) -> str | None:
+    """Return a warning where new images cost more than knowing nothing would, losses in nats."""
+    if guess_loss is None or not validation_loss > PAST_GUESSING * guess_loss:
+        return None
+    learnt = "learnt by heart: " if training_loss < guess_loss else ""
+    return (
+        f"{learnt}the validation loss {validation_loss:.3g} is above the {guess_loss:.3g} of knowing nothing, the "
+        f"training loss is {training_loss:.3g}. The usual causes are labels that do not belong to their images, too "
+        "few images, and too high a learning rate"
+    )
+
+
+# Before the first update.
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table."""
+
+    name: str
+    passed: bool | None
+    """None where it does not apply."""
+    reason: str
+
+
+def check_inputs(images: Tensor) -> Check:
+    """Check that images (B, C, H, W), uint8 or in [0, 1], are numbers, differ from each other, and fill their range."""
+    scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    least, most, mean = float(scaled.min()), float(scaled.max()), float(scaled.mean())
+    apart = float((scaled - scaled.mean(dim=0)).abs().mean())
+    about = f"{least:.2f} to {most:.2f}, mean {mean:.2f}, {apart:.3f} away from their mean picture"
+    if not scaled.isfinite().all():
+        return Check("inputs", False, "some pixels are not finite numbers")
+    if apart == 0:
+        return Check("inputs", False, f"all images are the same: {about}")
+    if least < 0 or most > 1:
+        return Check("inputs", False, f"pixels are outside [0, 1] after scaling: {about}")
+    return Check("inputs", True, about)
+
+
+def check_initial_loss(found: float, expected: float | None, theory: str) -> Check:
+    """Check that the first loss is what `theory` says, within a half."""
+    if expected is None:
+        return Check("initial loss", None, f"{found:.3g}; there is no theoretical value")
+    about = f"{found:.3g}, expected {expected:.3g} ({theory})"
+    if 0.5 * expected <= found <= 1.5 * expected:
+        return Check("initial loss", True, about)
+    cause = "the last layer's weights are too large" if found > expected else "the answer leaks into the input"
+    return Check("initial loss", False, f"{about}: the usual cause is that {cause}")
+
+
+def check_overfitting(
+    network: nn.Module, loss: Callable[[nn.Module], Tensor], learning_rate: float, updates: int = 300
+) -> Check:
+    """Check that a copy of `network` learns a few samples, those that `loss` is of, by heart: to a twentieth."""
+    learner = copy.deepcopy(network).eval()
+    weights = [weight for weight in learner.parameters() if weight.requires_grad]
+    optimizer = torch.optim.Adam(weights, learning_rate)
+    first = last = float(loss(learner).detach())
+    made = 0
+    while made < updates and math.isfinite(last) and last >= 0.05 * first:
+        value = loss(learner)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        made, last = made + 1, float(value.detach())
+    about = f"a few samples: loss {first:.3g} to {last:.3g} in {made} updates"
+    if last < 0.05 * first:
+        return Check("overfitting", True, about)
+    return Check("overfitting", False, f"{about}: the loss does not reach the weights, or the learning rate is wrong")
+
+
+def check_gradients(
+    network: nn.Module, loss: Callable[[nn.Module], Tensor], gradients: Iterable[tuple[str, Tensor]] | None = None
+) -> Check:
+    """Check, layer by layer in float64, the slope along the gradient against its norm, which it must equal.
+
+    Central differences over a step of a ten-thousandth of the layer's size; within a hundredth. `gradients` by the
+    weights' names where another path than autograd makes them.
+    """
+    numeric = copy.deepcopy(network).double().eval()
+    for weight in numeric.parameters():
+        weight.requires_grad_(True)
+    weights = dict(numeric.named_parameters())
+    if gradients is None:
+        made = torch.autograd.grad(loss(numeric), list(weights.values()), allow_unused=True)
+        gradients = [(name, g) for name, g in zip(weights, made, strict=True) if g is not None]
+    worst, where = 0.0, ""
+    with torch.no_grad():
+        for name, gradient in gradients:
+            norm = float(gradient.norm())
+            if norm < 1e-8:
+                continue
+            weight, step = weights[name], 1e-4 * max(float(weights[name].norm()), 1e-2)
+            way = gradient.double() / norm
+            weight += step * way
+            above = float(loss(numeric))
+            weight -= 2 * step * way
+            below = float(loss(numeric))
+            weight += step * way
+            off = abs((above - below) / (2 * step) / norm - 1)
+            if off >= worst:
+                worst, where = off, name
+    if not where:
+        return Check("gradients", False, "no weight gets a gradient: the usual cause are weights that are all 0")
+    about = f"numeric and analytic differ by {worst:.1e} at most ({where})"
+    return Check("gradients", worst < 0.01, about if worst < 0.01 else f"{about}: the backward pass is wrong")
