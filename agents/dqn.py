@@ -133,6 +133,14 @@ class DQN:
         backbone["lr"], head["lr"] = rate * share if step >= self.config.freeze_backbone_steps else 0.0, rate
         return rate
 
+    def differentiable(self) -> QNetwork:
+        """Return torch's own network of the online weights, float32: through the compiled one no gradient flows."""
+        network = QNetwork(
+            BACKBONES[self.config.backbone](self.stack), self.frame_shape, self.num_actions, self.config.dueling
+        )
+        network.load_state_dict(self.online.state_dict())
+        return network.to(self.device).requires_grad_(False)
+
     def weights(self) -> dict[str, Tensor]:
         """Return the network's float32 weights by name: all that acting needs."""
         return {name: weight.detach() for name, weight in self.online.state_dict().items()}
