@@ -10,32 +10,34 @@ from torch.nn import functional as F
 def perturbation_saliency(
     score: Callable[[Tensor], Tensor],
     frames: Tensor,
+    without: Tensor | None = None,
     *,
     spacing: int = 5,
     blur: float = 3.0,
     radius: float = 5.0,
     batch_size: int = 64,
 ) -> Tensor:
-    """Return how much a score changes where the picture is blurred: half its squared change, (H, W) or (K, H, W).
+    """Return how much a score changes where the picture gives way: half its squared change, (H, W) or (K, H, W).
 
     Greydanus et al. 2018, equations 1 and 2: around each place of a grid the picture gives way to a blurred copy, under
     a Gaussian mask that is 1 at the place itself; between the places the map is interpolated. All frames of a stack are
-    blurred alike. K scores have a map each; the sum of them is the paper's squared norm of a vector.
+    treated alike. K scores have a map each; the sum of them is the paper's squared norm of a vector.
+
+    A blur moves edges that never move in a game, such as walls, and the score may change for that alone. `without`, the
+    median frame of an episode say, takes away what moves and leaves the rest as it is.
 
     Args:
         score: of images like `frames` (B, C, H, W), a number (B,) or several (B, K). No gradient is needed.
         frames: one picture or stack (C, H, W), uint8 (what is shown to `score` is rounded) or float.
+        without: the picture (C, H, W) that it gives way to; its blurred copy when not given.
         spacing: pixels from a place to the next.
         blur: standard deviation of the blur, in pixels.
         radius: standard deviation of the mask, in pixels.
         batch_size: images in one call of `score`.
     """
-    from kornia.filters import gaussian_blur2d  # half a second
-
     height, width = frames.shape[1:]
     clear = frames.float()
-    size = min(2 * round(3 * blur) + 1, height - (height + 1) % 2, width - (width + 1) % 2)
-    dull = gaussian_blur2d(clear[None], (size, size), (blur, blur))[0]
+    dull = _blurred(clear, blur) if without is None else without.float()
     rows, lines = (_bells(length, spacing, radius).to(frames.device) for length in (height, width))
     masks = torch.einsum("ih,jw->ijhw", rows, lines).flatten(0, 1)[:, None]
     with torch.no_grad():
@@ -47,6 +49,15 @@ def perturbation_saliency(
     grid = change.reshape(len(rows), len(lines), -1).permute(2, 0, 1)[None]
     maps = F.interpolate(grid, size=(height, width), mode="bilinear")[0]
     return maps[0] if before.ndim == 1 else maps
+
+
+def _blurred(image: Tensor, blur: float) -> Tensor:
+    """Blur (C, H, W) by a Gaussian that is cut at three standard deviations, and at the picture's size."""
+    from kornia.filters import gaussian_blur2d  # half a second
+
+    height, width = image.shape[1:]
+    size = min(2 * round(3 * blur) + 1, height - (height + 1) % 2, width - (width + 1) % 2)
+    return gaussian_blur2d(image[None], (size, size), (blur, blur))[0]
 
 
 def _bells(length: int, spacing: int, radius: float) -> Tensor:

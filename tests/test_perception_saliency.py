@@ -43,6 +43,14 @@ def test_what_is_not_read_is_not_salient() -> None:
     assert not perturbation_saliency(lambda images: images[:, 0, 0, 0], spotted(), spacing=1, radius=1.5).any()
 
 
+def test_what_it_gives_way_to_may_be_given() -> None:
+    """Where that is the same as the picture nothing changes; where the spot is absent all of it is taken."""
+    image = spotted()
+    assert not perturbation_saliency(read_spot, image, image, spacing=1).any()
+    saliency = perturbation_saliency(read_spot, image, torch.zeros_like(image), spacing=1)
+    assert float(saliency[SPOT]) == 0.5
+
+
 def test_bytes_stay_bytes_and_scores_come_apart() -> None:
     """Two scores of one picture have a map each, and a spacing of 4 shows the same at its places as one of 1."""
 
