@@ -133,6 +133,13 @@ class DQN:
         backbone["lr"], head["lr"] = rate * share if step >= self.config.freeze_backbone_steps else 0.0, rate
         return rate
 
+    @torch.inference_mode()
+    def hidden(self, frames: NDArray[np.uint8]) -> Tensor:
+        """Return the last hidden layer (B, units) of stacks (B, C, H, W): what the values are read off."""
+        network = self.differentiable()
+        maps = network.backbone(torch.as_tensor(frames, device=self.device))
+        return network.head.hidden(maps[-1].flatten(start_dim=1))
+
     def differentiable(self) -> QNetwork:
         """Return torch's own network of the online weights, float32: through the compiled one no gradient flows."""
         network = QNetwork(

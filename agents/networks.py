@@ -28,7 +28,11 @@ class QHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, num_features) to action values (B, A), float32."""
-        return self.values(torch.cat([F.relu(layer(features)).float() for layer in self.hidden_layers()], dim=1))
+        return self.values(self.hidden(features))
+
+    def hidden(self, features: Tensor) -> Tensor:
+        """Return the units of all hidden layers, side by side and cut at 0, (B, units), float32."""
+        return torch.cat([F.relu(layer(features)).float() for layer in self.hidden_layers()], dim=1)
 
     def hidden_layers(self) -> list[nn.Linear]:
         """Return the layers that look at the features: the advantages', and the value's when dueling."""
