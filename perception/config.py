@@ -11,6 +11,8 @@ class Ascent:
     """Gradient steps; DeepDream makes as many over all its sizes together."""
     learning_rate: float = 0.05
     """Step size of Adam, on the pixels' logits."""
+    dream_rate: float = 0.004
+    """DeepDream's step in place of it: the mean change of a pixel, as a share of its range."""
     jitter: int = 3
     """Pixels by which the picture is moved at most, anew at each update (Mordvintsev et al. 2015)."""
     smoothness: float = 1.0
@@ -27,5 +29,6 @@ class Ascent:
         for name, least in (("updates", 1), ("octaves", 1), ("jitter", 0), ("smoothness", 0), ("sparsity", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate {self.learning_rate} must be above 0")
+        for name in ("learning_rate", "dream_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be above 0")

@@ -65,12 +65,12 @@ def deep_dream(score: Score, picture: Tensor, ascent: Ascent, seed: int, least: 
     """Return a picture (C, H, W) in [0, 1] with more in it of what raises a score.
 
     DeepDream (Mordvintsev et al. 2015): from small to full size, what was added at one is enlarged and carried to the
-    next, and each step along the gradient has the mean length of 1.
+    next, and each step along the gradient is as long as the one before.
 
     Args:
         score: of images of any size; the mean square of a map, say.
         picture: (C, H, W) in [0, 1].
-        ascent: how; `learning_rate` is of pixels here, as a share of their range.
+        ascent: how.
         seed: of the jitter.
         least: pixels that no side may have fewer of.
         scale: of one size to the next.
@@ -86,7 +86,7 @@ def deep_dream(score: Score, picture: Tensor, ascent: Ascent, seed: int, least: 
         for _ in range(max(1, ascent.updates // len(sizes))):
             uphill = _uphill(score, dreamt, _shift(ascent.jitter, generator))
             step = uphill / uphill.abs().mean().clamp(min=1e-12)
-            dreamt = (dreamt + ascent.learning_rate * step).clamp(0, 1)
+            dreamt = (dreamt + ascent.dream_rate * step).clamp(0, 1)
         added = dreamt - base
     return (picture + added[0]).clamp(0, 1)
 

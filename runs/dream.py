@@ -35,7 +35,8 @@ class DreamArgs:
     filters: bool = False
     """All filters of the first layer, and nothing else."""
     stage: int | None = None
-    """Channels of one stage of the backbone, and nothing else; 1 is the finest. DeepDream's, else the last."""
+    """Channels of one stage of the backbone, and nothing else; 1 is the finest. Of DeepDream, the one that is
+    dreamt of, in place of each in turn."""
     channels: str | None = None
     """Which channels of --stage, as 0-15,20; those that tell pictures apart most when not given."""
     answers: str | None = None
@@ -96,9 +97,9 @@ def make_plan(subject: "Subject", args: DreamArgs) -> "Plan":
     if args.stage is not None and not 1 <= args.stage <= len(stages):
         raise ValueError(f"--stage {args.stage}: this backbone has the stages 1 to {len(stages)}")
     if args.deep_dream is not None:
-        stage = len(stages) - 1 if args.stage is None else args.stage - 1
-        chosen = [] if args.channels is None else _numbers(args.channels, stages[stage].channels)
-        return Plan([], {stage: chosen}, [], _dreamt_on(subject, args.deep_dream))
+        wanted = range(len(stages)) if args.stage is None else [args.stage - 1]
+        chosen = [] if args.channels is None else _numbers(args.channels, stages[wanted[0]].channels)
+        return Plan([], dict.fromkeys(wanted, chosen), [], _dreamt_on(subject, args.deep_dream))
     filters = first_filters(subject.backbone).flatten(1).norm(dim=1).argsort(descending=True).tolist()
     channels = {}
     if args.channels is not None and args.stage is not None:
@@ -115,7 +116,7 @@ def make_plan(subject: "Subject", args: DreamArgs) -> "Plan":
     if everything:  # of hundreds of values a few, from all over
         answers = answers[:: -(-len(answers) // (3 * COLUMNS))]
     return Plan(
-        filters if args.filters else filters[: COLUMNS * everything],
+        filters if args.filters else filters[: (COLUMNS - 1) * everything],
         channels,
         answers if everything or args.answers else [],
         None,

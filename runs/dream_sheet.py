@@ -15,8 +15,8 @@ from perception.pictures import Picture, beside, contact_sheet, in_motion, lit
 from runs.insight import Subject
 from runs.progress import ProgressDisplay
 
-COLUMNS, TOGETHER = 8, 16  # tiles in a row; images drawn in one batch
-SPARSITY = 2.0  # of what is changed in a game's own screen, where few pixels ever differ
+COLUMNS, TOGETHER = 10, 20  # tiles in a row; images drawn in one batch
+SPARSITY = 3.0  # of what is changed in a game's own screen, where few pixels ever differ
 
 Tiles = list[tuple[Picture, str]]
 
@@ -33,7 +33,7 @@ class Plan(NamedTuple):
 def draw(subject: Subject, plan: Plan, ascent: Ascent, seed: int) -> Picture:
     """Return the sheet."""
     if plan.dreamt_on is not None:
-        return _draw_deep_dream(subject, plan, ascent, seed)
+        return _draw_deep_dream(subject, plan.dreamt_on, plan, ascent, seed)
     rows = [[(_moving(subject.shape[0]), "how to read colours: red is the oldest frame, blue the newest")]]
     if subject.shape[0] in (1, 3):
         rows = [[]]
@@ -70,7 +70,7 @@ class Dreamer:
             best = int(response[:, channel].argmax())
             with torch.no_grad():
                 where = backbone(images[best : best + 1])[stage][0, channel].float().clamp(min=0).cpu().numpy()
-            words = f"known: {float(response[best, channel]):.3g}, lit where" if where.any() else "known: silent on all"
+            words = f"known, lit where it responds: {float(response[best, channel]):.3g}"
             known.append((lit(in_motion(images[best].cpu().numpy()), where), words))
         return beside(dreams, known, columns=COLUMNS)
 
@@ -153,20 +153,23 @@ def _filters(subject: Subject, numbers: list[int]) -> Tiles:
     return [(_tile(0.5 + 0.5 * weight), f"first layer, filter {number}") for weight, number in named]
 
 
-def _draw_deep_dream(subject: Subject, plan: Plan, ascent: Ascent, seed: int) -> Picture:
-    """Return the picture beside what is dreamt on it, twice as large as the pictures that the network knows."""
-    assert plan.dreamt_on is not None
-    ((stage, channels),) = plan.channels.items()
-    scale = max(1.0, 2 * max(subject.shape[1:]) / max(plan.dreamt_on.shape[1:]))
-    picture = F.interpolate(plan.dreamt_on[None], scale_factor=scale, mode="bilinear")[0]
+def _draw_deep_dream(subject: Subject, picture: Tensor, plan: Plan, ascent: Ascent, seed: int) -> Picture:
+    """Return the picture beside what is dreamt on it, at least twice as large as the images that the network knows."""
+    scale = max(1.0, 2 * max(subject.shape[1:]) / max(picture.shape[1:]))
+    picture = F.interpolate(picture[None], scale_factor=scale, mode="bilinear")[0]
+    tiles = [(_tile(picture), "given")]
+    with ProgressDisplay(len(plan.channels) * ascent.updates, "updates") as display:
+        display.begin(0)
+        for done, (stage, channels) in enumerate(plan.channels.items(), start=1):
 
-    def score(images: Tensor) -> Tensor:
-        maps = subject.backbone(images)[stage].float()
-        return (maps[:, channels] if channels else maps).square().mean(dim=(1, 2, 3))
+            def score(images: Tensor, stage: int = stage, channels: list[int] = channels) -> Tensor:
+                maps = subject.backbone(images)[stage].float()
+                return (maps[:, channels] if channels else maps).square().mean(dim=(1, 2, 3))
 
-    dreamt = deep_dream(score, picture, ascent, seed, least=subject.backbone.minimum_size)
-    with torch.no_grad():
-        before, after = float(score(picture[None])), float(score(dreamt[None]))
-    what = f"stage {stage + 1}" + (f", channels {', '.join(map(str, channels))}" if channels else "")
-    tiles = [(_tile(picture), f"given: {what} {before:.3g}"), (_tile(dreamt), f"dreamt: {after:.3g}")]
-    return contact_sheet([tiles], tile=448)
+            dreamt = deep_dream(score, picture, ascent, seed, least=subject.backbone.minimum_size)
+            with torch.no_grad():
+                before, after = float(score(picture[None])), float(score(dreamt[None]))
+            what = f"stage {stage + 1}" + (f", channels {', '.join(map(str, channels))}" if channels else "")
+            tiles.append((_tile(dreamt), f"dreamt of {what}: mean square {after:.3g}, of the given one {before:.3g}"))
+            display.update(done * ascent.updates)
+    return contact_sheet(beside(tiles, columns=4), tile=420)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.dqn import DQN
@@ -58,7 +59,7 @@ def load_subject(checkpoint: Path, game: str | None, steps: int, seed: int, devi
         advantage = preferred - preferred.mean(dim=1, keepdim=True)
         return torch.cat([preferred.amax(dim=1, keepdim=True), advantage], dim=1) if values else advantage
 
-    images = torch.from_numpy(played.frames).to(device)
+    images = torch.from_numpy(_begun(played.frames)).to(device)
     backbone = backbone.to(device).requires_grad_(False)
     return Subject(backbone, tuple(images.shape[1:]), values + played.action_names, ask, images, True)
 
@@ -70,7 +71,7 @@ def _perception(checkpoint: Path, game: str | None, steps: int, seed: int, devic
     shape = (about["channels"], *about["size"])
     images = np.zeros((0, *shape), np.uint8)
     if game is not None:
-        images = np.stack([frames for _, frames in play_randomly(game, "classic", seed, steps, 1)])
+        images = _begun(np.stack([frames for _, frames in play_randomly(game, "classic", seed, steps, 1)]))
         if images.shape[1:] != shape:
             raise ValueError(f"'{checkpoint}' looks at images of {shape}, --game {game} shows {images.shape[1:]}")
     elif config.data == "digits" or Path(config.data).exists():
@@ -83,6 +84,12 @@ def _perception(checkpoint: Path, game: str | None, steps: int, seed: int, devic
     seen = torch.from_numpy(images).to(machine.choose_device(device))
     plays = game is not None or (Path(config.data) / "card.json").exists()
     return Subject(network.backbone, shape, names, ask, seen, plays and len(images) > 0)
+
+
+def _begun(stacks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the stacks (N, C, H, W) without a black frame from before the episode, which excites like nothing else."""
+    begun = stacks.any(axis=(2, 3)).all(axis=1)
+    return stacks[begun] if begun.any() else stacks
 
 
 def answers_of(task: Task, network: PerceptionNetwork) -> tuple[list[str], Callable[[Tensor], Tensor]]:

@@ -133,7 +133,7 @@ def test_deep_dream_keeps_the_picture_and_raises_the_score() -> None:
         return detector(images)[0].square().mean(dim=(1, 2, 3))
 
     picture = torch.rand(1, 40, 28)
-    ascent = Ascent(updates=30, learning_rate=0.01, jitter=2, octaves=4)
+    ascent = Ascent(updates=30, dream_rate=0.01, jitter=2, octaves=4)
     dreamt = deep_dream(score, picture, ascent, seed=0, least=16)
     assert list(dict.fromkeys(sizes)) == [(29, 20), (40, 28)]  # (20, 14) is too small
     assert dreamt.shape == picture.shape
