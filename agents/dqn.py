@@ -133,7 +133,7 @@ class DQN:
         backbone["lr"], head["lr"] = rate * share if step >= self.config.freeze_backbone_steps else 0.0, rate
         return rate
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def hidden(self, frames: NDArray[np.uint8]) -> Tensor:
         """Return the last hidden layer (B, units) of stacks (B, C, H, W): what the values are read off."""
         network = self.differentiable()

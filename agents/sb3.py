@@ -190,7 +190,7 @@ class SB3Player:
         distribution: Any = policy.get_distribution(seen).distribution
         return distribution.probs, policy.predict_values(seen)[:, 0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def hidden(self, frames: NDArray[np.uint8]) -> Tensor:
         """Return what the features extractor makes of stacks (B, C, H, W): (B, units)."""
         policy = self.model.policy

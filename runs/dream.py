@@ -40,7 +40,7 @@ class DreamArgs:
     channels: str | None = None
     """Which channels of --stage, as 0-15,20; those that tell pictures apart most when not given."""
     answers: str | None = None
-    """What the head is asked, and nothing else: value, actions or classes by name as up,down; or all."""
+    """What the head is asked, and nothing else: value, actions or classes by name as value,left; or all."""
     deep_dream: str | None = None
     """A picture file, or for an agent the number of a step of its game: more in it of what the network sees there."""
     game: str | None = None
@@ -114,7 +114,7 @@ def make_plan(subject: "Subject", args: DreamArgs) -> "Plan":
         raise ValueError(f"--answers {unknown[0]}: the head is asked {there}")
     answers = [subject.answers.index(name) for name in names]
     if everything:  # of hundreds of values a few, from all over
-        answers = answers[:: -(-len(answers) // (3 * COLUMNS))]
+        answers = answers[:: max(1, -(-len(answers) // (3 * COLUMNS)))]
     return Plan(
         filters if args.filters else filters[: (COLUMNS - 1) * everything],
         channels,

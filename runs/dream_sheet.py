@@ -56,6 +56,7 @@ class Dreamer:
         """Draw by `ascent`; noise and jitter come from `seed`."""
         self._subject, self._ascent, self._seed, self._display = subject, ascent, seed, display
         self._done = 0
+        self._responses = responses(subject.backbone, subject.images) if len(subject.images) else []
 
     def channels(self, stage: int, channels: list[int]) -> list[Sequence[tuple[Picture, str]]]:
         """Return rows of a stage's channels, each above the known picture that it responds to most."""
@@ -65,7 +66,7 @@ class Dreamer:
         dreams = [(_tile(x), f"{name}: {y:.3g}") for x, name, y in zip(drawn, names, scores, strict=True)]
         if not len(images):
             return beside(dreams, columns=COLUMNS)
-        response, known = responses(backbone, images)[stage], []
+        response, known = self._responses[stage], []
         for channel in channels:
             best = int(response[:, channel].argmax())
             with torch.no_grad():
