@@ -43,7 +43,7 @@ def lit(picture: Picture, where: NDArray[np.floating]) -> Picture:
             picture.shape[1::-1], Image.Resampling.BILINEAR
         )
     )
-    return (picture * (0.35 + 0.65 * light[:, :, None])).astype(np.uint8)
+    return (picture * (0.45 + 0.55 * light[:, :, None])).astype(np.uint8)
 
 
 def hues(count: int) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from runs.insight import Subject
 from runs.progress import ProgressDisplay
 
 COLUMNS, TOGETHER = 10, 20  # tiles in a row; images drawn in one batch
-SPARSITY = 3.0  # of what is changed in a game's own screen, where few pixels ever differ
+SPARSITY = 2.0  # of what is changed in a game's own screen, where few pixels ever differ
 
 Tiles = list[tuple[Picture, str]]
 
@@ -34,11 +34,8 @@ def draw(subject: Subject, plan: Plan, ascent: Ascent, seed: int) -> Picture:
     """Return the sheet."""
     if plan.dreamt_on is not None:
         return _draw_deep_dream(subject, plan.dreamt_on, plan, ascent, seed)
-    rows = [[(_moving(subject.shape[0]), "how to read colours: red is the oldest frame, blue the newest")]]
-    if subject.shape[0] in (1, 3):
-        rows = [[]]
     filters = _filters(subject, plan.filters)
-    rows = [rows[0] + filters[: COLUMNS - 1], *beside(filters[COLUMNS - 1 :], columns=COLUMNS)]
+    rows = [filters[: COLUMNS - 1], *beside(filters[COLUMNS - 1 :], columns=COLUMNS)]
     drawn = sum(map(len, plan.channels.values())) + len(plan.answers) * (1 + subject.plays)
     with ProgressDisplay(drawn * ascent.updates, "updates") as display:
         display.begin(0)
@@ -46,7 +43,14 @@ def draw(subject: Subject, plan: Plan, ascent: Ascent, seed: int) -> Picture:
         for stage, channels in plan.channels.items():
             rows += dreamer.channels(stage, channels)
         rows += dreamer.answers(plan.answers)
-    return contact_sheet([row for row in rows if row])
+    rows = [row for row in rows if row]
+    if subject.shape[0] in (1, 3):
+        return contact_sheet(rows)
+    key = (
+        _moving(subject.shape[0]),
+        "how to read colours: red is the oldest frame, blue the newest, grey stands still",
+    )
+    return contact_sheet([[*rows[0], key], *rows[1:]] if len(rows[0]) < COLUMNS else [[key], *rows])
 
 
 class Dreamer:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -61,7 +61,8 @@ def load_subject(checkpoint: Path, game: str | None, steps: int, seed: int, devi
 
     images = torch.from_numpy(_begun(played.frames)).to(device)
     backbone = backbone.to(device).requires_grad_(False)
-    return Subject(backbone, tuple(images.shape[1:]), values + played.action_names, ask, images, True)
+    _, channels, height, width = images.shape
+    return Subject(backbone, (channels, height, width), values + played.action_names, ask, images, True)
 
 
 def _perception(checkpoint: Path, game: str | None, steps: int, seed: int, device: str) -> Subject:
@@ -88,7 +89,7 @@ def _perception(checkpoint: Path, game: str | None, steps: int, seed: int, devic
 
 def _begun(stacks: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the stacks (N, C, H, W) without a black frame from before the episode, which excites like nothing else."""
-    begun = stacks.any(axis=(2, 3)).all(axis=1)
+    begun = np.all(stacks.any(axis=(2, 3)), axis=1)
     return stacks[begun] if begun.any() else stacks
 
 
@@ -98,7 +99,6 @@ def answers_of(task: Task, network: PerceptionNetwork) -> tuple[list[str], Calla
     Of a classification the logit of each class, of a segmentation its mean over the pixels, of both less the mean of
     the others; of a gan the logit of being real; nothing of other tasks, whose answers are not numbers with a name.
     """
-    ask: Callable[[Any], Tensor]
     if isinstance(task, Classification):
         outputs = task.outputs.items()
         names = [value if name == "class" else f"{name}={value}" for name, values in outputs for value in values]

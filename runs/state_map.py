@@ -82,7 +82,7 @@ def main(args: StateMapArgs) -> int:
     return 0
 
 
-def lay_out(hidden: "NDArray[np.float32]", method: str, perplexity: float, seed: int) -> "NDArray[np.float64]":
+def lay_out(hidden: "NDArray[np.floating]", method: str, perplexity: float, seed: int) -> "NDArray[np.float64]":
     """Return a place (N, 2) for each row of (N, units)."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -101,7 +101,7 @@ def typical(places: "NDArray[np.floating]", count: int, seed: int) -> list[int]:
     from sklearn.metrics import pairwise_distances_argmin
 
     different = len(np.unique(places, axis=0))
-    clusters = KMeans(min(count, different), n_init=1, random_state=seed).fit(places)
+    clusters = KMeans(min(count, different), random_state=seed).fit(places)
     return sorted(set(pairwise_distances_argmin(clusters.cluster_centers_, places).tolist()))
 
 

@@ -27,5 +27,5 @@ def test_it_is_lit_where_the_map_is_greatest() -> None:
     where = np.zeros((2, 2))
     where[0, 1] = 7.0
     seen = lit(picture, where)
-    assert seen[0, 7].tolist() == [100] * 3 and seen[7, 0].tolist() == [35] * 3
-    assert (lit(picture, np.zeros((2, 2))) == 35).all()
+    assert seen[0, 7].tolist() == [100] * 3 and seen[7, 0].tolist() == [45] * 3
+    assert (lit(picture, np.zeros((2, 2))) == 45).all()

@@ -102,10 +102,10 @@ def test_one_thing_at_a_time(agent: Path, tmp_path: Path) -> None:
         assert dream.main(DreamArgs(agent, out=out, steps=10, ascent=QUICK, **options)) == 0  # type: ignore[arg-type]
         return out
 
-    assert tiles(drawn(stage=2, channels="0-3,60")) == 5
-    assert tiles(drawn(answers="value,left")) == 2
+    assert tiles(drawn(stage=2, channels="0-3,60")) == 6  # and the key to the colours
+    assert tiles(drawn(answers="value,left")) == 3
     assert tiles(drawn(filters=True)) == COLUMNS
-    with Image.open(drawn(filters=True)) as picture:  # the key to the colours and 32 filters: four rows
+    with Image.open(drawn(filters=True)) as picture:  # 32 filters and the key: four rows
         assert 4 * 174 < picture.height < 5 * 174
     assert tiles(drawn(deep_dream="4"), tile=420) == 4  # the step, and each stage
     photo = tmp_path / "photo.png"
