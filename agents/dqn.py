@@ -146,6 +146,21 @@ class DQN:
             head["lr"] = rate
         return rate
 
+    @torch.no_grad()
+    def hidden(self, frames: NDArray[np.uint8]) -> Tensor:
+        """Return the last hidden layer (B, units) of stacks (B, C, H, W): what the values are read off."""
+        network = self.differentiable()
+        maps = network.backbone(torch.as_tensor(frames, device=self.device))
+        return network.head.hidden(maps[-1].flatten(start_dim=1))
+
+    def differentiable(self) -> QNetwork:
+        """Return torch's own network of the online weights, float32: through the compiled one no gradient flows."""
+        network = QNetwork(
+            BACKBONES[self.config.backbone](self.stack), self.frame_shape, self.num_actions, self.config.dueling
+        )
+        network.load_state_dict(self.online.state_dict())
+        return network.to(self.device).requires_grad_(False)
+
     def weights(self) -> dict[str, Tensor]:
         """Return the network's float32 weights by name: all that acting needs."""
         return {name: weight.detach() for name, weight in self.online.state_dict().items()}

@@ -28,7 +28,11 @@ class QHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, num_features) to action values (B, A), float32."""
-        return self.values(torch.cat([F.relu(layer(features)).float() for layer in self.hidden_layers()], dim=1))
+        return self.values(self.hidden(features))
+
+    def hidden(self, features: Tensor) -> Tensor:
+        """Return the units of all hidden layers, side by side and cut at 0, (B, units), float32."""
+        return torch.cat([F.relu(layer(features)).float() for layer in self.hidden_layers()], dim=1)
 
     def hidden_layers(self) -> list[nn.Linear]:
         """Return the layers that look at the features: the advantages', and the value's when dueling."""
@@ -45,6 +49,15 @@ class QHead(nn.Module):
         for_advantage, for_value = hidden.chunk(2, dim=1)
         advantage = self.advantage(for_advantage)
         return self.value(for_value) + advantage - advantage.mean(dim=1, keepdim=True)
+
+
+def value_and_advantage(q: Tensor, action: int) -> Tensor:
+    """Return the state's value, that of the best action, and how much `action` beats the mean of all: (B, 2).
+
+    Of action values (B, A). The advantage is that of Wang et al. 2016, equation 9, whether or not the network is
+    dueling: it says what is good about the action that is not good about the state.
+    """
+    return torch.stack([q.amax(dim=1), q[:, action] - q.mean(dim=1)], dim=1)
 
 
 class QNetwork(nn.Module):

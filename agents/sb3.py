@@ -5,7 +5,7 @@ And the way back: an agent as a model that plain `stable_baselines3.DQN.load` pl
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -62,7 +62,8 @@ class BackboneExtractor(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Map (B, C, H, W) in [0, 1] to features (B, features_dim)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        wanted = observations.requires_grad or not self.frozen
+        with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
             features = self.backbone(observations)[-1].flatten(1)
         return features if self.hidden is None else F.relu(self.hidden(features))
 
@@ -188,6 +189,28 @@ class SB3Player:
         assert isinstance(policy, ActorCriticPolicy)
         distribution: Any = policy.get_distribution(seen).distribution
         return distribution.probs, policy.predict_values(seen)[:, 0]
+
+    @torch.no_grad()
+    def hidden(self, frames: NDArray[np.uint8]) -> Tensor:
+        """Return what the features extractor makes of stacks (B, C, H, W): (B, units)."""
+        policy = self.model.policy
+        network = self.model.q_net if isinstance(self.model, SB3DQN) else policy
+        extractor = network.features_extractor
+        return network.extract_features(policy.obs_to_tensor(frames)[0], extractor)  # type: ignore[arg-type]
+
+    def differentiable(self) -> Callable[[Tensor], Tensor]:
+        """Return the function from images in [0, 1] (B, C, H, W) to Q-values, or logarithmic probabilities, (B, A)."""
+        policy = self.model.policy.requires_grad_(False)
+
+        def prefer(images: Tensor) -> Tensor:
+            seen = 255 * images  # SB3 scales what it takes for bytes
+            if isinstance(self.model, SB3DQN):
+                return self.model.q_net(seen)
+            assert isinstance(policy, ActorCriticPolicy)
+            distribution: Any = policy.get_distribution(seen).distribution
+            return distribution.logits
+
+        return prefer
 
 
 def weights_of(model: BaseAlgorithm) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from perception.backbones import Backbone
 from perception.networks import PerceptionNetwork
-from perception.pictures import Picture, beside, contact_sheet, shown
+from perception.pictures import Picture, beside, contact_sheet, lit, shown
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 SPECIAL = ["<pad>", "<begin>", "<end>", "<unknown>"]
@@ -246,17 +246,11 @@ class Captioning:
                 places = head.looked(network.see(few), answers[:ATTENDED].to(few.device)).cpu()
             for image, answer, looked in zip(images, answers.tolist(), places, strict=False):
                 words = [self.words_known[token] for token in answer[1:] if token not in (PAD, END)]
-                lit = [(_lit(shown(image), where), word) for where, word in zip(looked, words, strict=False)]
-                rows += beside(lit, columns=12)
+                tiles = [(lit(shown(image), where.numpy()), word) for where, word in zip(looked, words, strict=False)]
+                rows += beside(tiles, columns=12)
         return contact_sheet(rows)
 
 
 def _head_of(network: PerceptionNetwork) -> CaptionHead:
     assert isinstance(network.head, CaptionHead)
     return network.head
-
-
-def _lit(picture: Picture, where: Tensor) -> Picture:
-    """Darken a picture where attention (H, W) is not."""
-    light = F.interpolate(where[None, None] / where.max(), size=picture.shape[:2], mode="bilinear")[0, 0, :, :, None]
-    return (picture * (0.25 + 0.75 * light.numpy())).astype(np.uint8)

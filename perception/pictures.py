@@ -22,6 +22,30 @@ def shown(image: NDArray[np.uint8]) -> Picture:
     return np.repeat(image[-1][:, :, None], 3, axis=2)
 
 
+def in_motion(image: NDArray[np.uint8]) -> Picture:
+    """Return (C, H, W) with time as colour where it is a stack of frames: what stays as it was is grey.
+
+    Red is the oldest frame, blue the newest, and what lies between goes through green. RGB and single frames are shown
+    as they are.
+    """
+    if len(image) in (1, 3):
+        return shown(image)
+    when = np.linspace(0, 1, len(image))
+    weights = np.stack([1 - 2 * when, 1 - abs(2 * when - 1), 2 * when - 1]).clip(0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.einsum("rc,chw->hwr", weights, image).round().astype(np.uint8)
+
+
+def lit(picture: Picture, where: NDArray[np.floating]) -> Picture:
+    """Darken a picture where a map (h, w) of whatever size, 0 or above, is small."""
+    light = np.asarray(
+        Image.fromarray((where / max(float(where.max()), 1e-12)).astype(np.float32)).resize(
+            picture.shape[1::-1], Image.Resampling.BILINEAR
+        )
+    )
+    return (picture * (0.45 + 0.55 * light[:, :, None])).astype(np.uint8)
+
+
 def hues(count: int) -> NDArray[np.uint8]:
     """Return a colour for each of `count` classes, (count, 3); the first, the background, is dark grey."""
     steps = max(count - 1, 1)

@@ -34,6 +34,10 @@ class Player(Interface):
         """Return a number for each action (B, A), the greatest for the best, and the value of the state (B,)."""
         ...
 
+    def hidden(self, frames: "NDArray[np.uint8]") -> "Tensor":
+        """Return the last hidden layer, (B, units)."""
+        ...
+
 
 def evaluate(agent: Player, env: EnvConfig, episodes: int, epsilon: float, seed: int) -> dict[str, Any]:
     """Play `episodes` whole games, greedily but for a share `epsilon` of random actions.

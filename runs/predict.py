@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tyro
 
-from envs.config import EnvConfig, Protocol
+from envs.config import Protocol
 from runs.commands import refusing_bad_input, run_command
+from runs.playing import play_randomly
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,7 +62,11 @@ def main(args: PredictArgs) -> int:
             raise ValueError(f"--out {args.out}: needs the name of a .png in a folder that is there")
         machine.settle_thread(machine.usable_cores())
         network, task, config, about = load_perception(args.checkpoint, args.device)
-        seen = list(_play(args) if args.game is not None else _read(args.images, about))
+        if args.game is None:
+            seen = list(_read(args.images, about))
+        else:
+            played = play_randomly(args.game, args.protocol, args.seed, args.steps, args.every_steps)
+            seen = [(f"step {step}", frames) for step, frames in played]
         if not seen and not (config.task == "gan" and args.out is not None):
             drawn = ", or, for what it draws, --out" if config.task == "gan" else ""
             raise ValueError(f"give pictures to look at, or --game GAME with at least --every-steps steps{drawn}")
@@ -87,21 +92,6 @@ def _read(files: tuple[Path, ...], about: dict[str, Any]) -> "Iterator[tuple[str
         grey = about["channels"] != 3
         picture = read_picture(file, about["size"][0], grey)
         yield str(file), np.repeat(picture, about["channels"], axis=0) if grey else picture
-
-
-def _play(args: PredictArgs) -> "Iterator[tuple[str, NDArray[np.uint8]]]":
-    """Yield every so many steps the network's input of a game that is played at random."""
-    from envs.screens import EmulatedGame
-
-    assert args.game is not None
-    player = EmulatedGame(EnvConfig(args.game, protocol=args.protocol))
-    rng = np.random.default_rng(args.seed)
-    player.reset(args.seed)
-    for step in range(1, args.steps + 1):
-        if player.step(int(rng.integers(len(player.actions))))[1]:
-            player.reset()
-        if step % args.every_steps == 0:
-            yield f"step {step}", player.frames.copy()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from agents.config import DQNConfig
 from agents.dqn import DQN
-from agents.networks import QHead
+from agents.networks import QHead, value_and_advantage
 from agents.replay import Batch
 
 CONFIG = DQNConfig(replay_capacity_steps=1000, learning_starts_steps=10, learning_rate=1e-3)
@@ -233,3 +233,21 @@ def test_weights_loaded_before_any_update_act_alike() -> None:
     one, two = make(precision="bf16"), make(precision="bf16", seed=1)
     two.load_weights(one.weights())
     assert torch.equal(one.q_values(frames()), two.q_values(frames()))
+
+
+def test_value_and_advantage_against_a_hand_worked_table() -> None:
+    q = torch.tensor([[1.0, 2.0, 6.0], [0.0, -3.0, 0.0]])
+    assert value_and_advantage(q, 1).tolist() == [[6.0, 2.0 - 3.0], [0.0, -3.0 + 1.0]]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_gradients_reach_the_frames_of_the_differentiable_network(precision: str) -> None:
+    """Bf16 at this size may run compiled; the values then differ by that much, and the gradients are torch's."""
+    agent = DQN(CONFIG, num_actions=3, precision=precision)
+    network = agent.differentiable()
+    seen = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 4, 84, 84), dtype=np.uint8))
+    torch.testing.assert_close(network(seen), agent.q_values(seen).clone(), rtol=0.02, atol=0.02)
+    scaled = (seen / 255).requires_grad_()
+    network(scaled).amax(dim=1).sum().backward()
+    assert scaled.grad is not None and (scaled.grad != 0).any()
+    assert all(torch.equal(agent.weights()[name], weight) for name, weight in network.state_dict().items())

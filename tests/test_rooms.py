@@ -37,7 +37,8 @@ def test_imports_stay_within_the_house_rules(path: Path) -> None:
 
 
 def test_configs_and_presets_import_no_torch() -> None:
-    for name in ("agents/config.py", "envs/config.py", "runs/config.py", "runs/presets.py", "runs/commands.py"):
+    configs = [f"{room}/config.py" for room in sorted(ROOMS)]
+    for name in (*configs, "runs/presets.py", "runs/commands.py"):
         assert not imported_names(ROOT / name) & {"torch", "stable_baselines3", "safetensors", "wandb"}, name
 
 

@@ -40,6 +40,8 @@ def test_the_list_of_commands_and_games() -> None:
         "scaling",
         "record_frames",
         "label_sheet",
+        "dream",
+        "state_map",
         "train_perception",
     ):
         assert f"python -m runs.{name} " in listed
@@ -60,7 +62,7 @@ def test_curves_are_drawn(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     "train_dqn train_perception train_sb3 evaluate watch predict games benchmark scaling curves export "
-    "record_frames label_sheet".split(),
+    "record_frames label_sheet dream state_map".split(),
 )
 def test_help_is_quick(name: str) -> None:
     run(f"runs.{name}", "--help")

@@ -1,0 +1,34 @@
+"""What can be chosen about a dream. Imports no torch, so that `--help` is quick."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """How a picture is changed to raise a score."""
+
+    updates: int = 200
+    """Gradient steps; DeepDream makes as many over all its sizes together."""
+    learning_rate: float = 0.05
+    """Step size of Adam, on the pixels' logits."""
+    dream_rate: float = 0.004
+    """DeepDream's step in place of it: the mean change of a pixel, as a share of its range."""
+    jitter: int = 3
+    """Pixels by which the picture is moved at most, anew at each update (Mordvintsev et al. 2015)."""
+    smoothness: float = 1.0
+    """Weight of the total variation of what was changed, beside a gradient of the score whose root mean square is 1."""
+    sparsity: float = 0.0
+    """Likewise of the absolute change: above 1, only pixels whose gradient exceeds the mean one so often change."""
+    octaves: int = 3
+    """Layers that the change is the sum of, each half as fine as the one before; of DeepDream, sizes."""
+    noise: float = 0.5
+    """Standard deviation, in logits, of what each layer starts from. A ReLU that is shut passes no gradient on."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, in words that say what to do, where a value cannot be meant."""
+        for name, least in (("updates", 1), ("octaves", 1), ("jitter", 0), ("smoothness", 0), ("sparsity", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
+        for name in ("learning_rate", "dream_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be above 0")
