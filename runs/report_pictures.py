@@ -1,6 +1,7 @@
 """Draws what a report shows: learning curves, statistics over games, profiles, and frames of videos."""
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from runs.results import Result, Setting
 from runs.statistics import Curve, Statistic, Values, curve, interquartile_mean, interval, performance_profile
 
 COLOURS: Any = matplotlib.color_sequences["tab10"]
-SECONDS_A_DAY = 86_400
+# Pillow's own font has no ε.
+FONT = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 13)
 STRIP_FRAMES, STRIP_WIDTH, STRIP_HEIGHT = 8, 128, 168
 
 
@@ -82,7 +84,8 @@ def draw_statistics(settings: Sequence[Setting], statistics: dict[str, Statistic
     """Draw each statistic with its 95 % interval, and the performance profiles, as a PNG (Agarwal et al. 2021)."""
     told = [(place, setting) for place, setting in enumerate(settings) if normalised_games([setting])]
     figure = Figure(figsize=(10, 1.2 + 0.35 * len(told) + 3), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[1.0 + 0.35 * len(told), 3])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[1.0 + 0.35 * len(told), 3])
+    above, below = parts
     for axes, (name, statistic) in zip(above.subplots(1, len(statistics)), statistics.items(), strict=True):
         for height, (place, setting) in enumerate(told):
             strata, colour = normalised_scores(setting), COLOURS[place % len(COLOURS)]
@@ -107,18 +110,34 @@ def draw_statistics(settings: Sequence[Setting], statistics: dict[str, Statistic
     return _png(figure)
 
 
+def draw_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+    """Draw a table as a PNG."""
+    line, gap, margin = 24, 18, 16
+    columns = list(zip(head, *rows, strict=True))
+    widths = [max(math.ceil(FONT.getlength(cell)) for cell in column) + gap for column in columns]
+    size = (sum(widths) + 2 * margin, line * (len(rows) + 2) + 2 * margin)
+    canvas = Image.new("RGB", size, (255, 255, 255))
+    pen, left = ImageDraw.Draw(canvas), margin
+    pen.text((margin, margin), title, (40, 40, 40), FONT)
+    for column, width in zip(columns, widths, strict=True):
+        for place, cell in enumerate(column):
+            pen.text((left, margin + (place + 1) * line), cell, (40, 40, 40) if place else (120, 120, 120), FONT)
+        left += width
+    return _bytes(canvas)
+
+
 def draw_strips(settings: Sequence[Setting]) -> bytes | None:
     """Draw frames of the newest video of each setting's best run of a game as a PNG; None where there is no video."""
-    strips = [(name, list(frames_of(video))) for name, video in _videos(settings)]
+    strips = [(name, list(frames_of(video))) for name, video in sorted(_videos(settings))]
     if not strips:
         return None
     line, gap = 22, 4
     size = (STRIP_FRAMES * (STRIP_WIDTH + gap) + gap, len(strips) * (STRIP_HEIGHT + line + gap))
     canvas = Image.new("RGB", size, (255, 255, 255))
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
+    pen = ImageDraw.Draw(canvas)
     for row, (name, frames) in enumerate(strips):
         top = row * (STRIP_HEIGHT + line + gap)
-        pen.text((gap, top + 2), name, (40, 40, 40), font)
+        pen.text((gap, top + 2), name, (40, 40, 40), FONT)
         for place, frame in enumerate(frames):
             frame.thumbnail((STRIP_WIDTH, STRIP_HEIGHT), Image.Resampling.LANCZOS)
             canvas.paste(frame, (gap + place * (STRIP_WIDTH + gap), top + line))

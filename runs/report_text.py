@@ -2,10 +2,13 @@
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from typing import NamedTuple
 
 import numpy as np
 
 from envs.scores import Published, published
+from runs.config import SB3Config
 from runs.report_pictures import normalised_scores
 from runs.results import Result, Setting, differences, shown
 from runs.statistics import (
@@ -38,6 +41,15 @@ td { font-variant-numeric: tabular-nums; } img { max-width: 100%; } code { backg
 """
 
 
+class FinalTable(NamedTuple):
+    """Final scores under one protocol, beside what was published under it."""
+
+    protocol: str
+    head: list[str]
+    rows: list[list[str]]
+    columns: list[Published]
+
+
 def markdown(settings: Sequence[Setting], pictures: dict[str, str]) -> str:
     """Return the report; `pictures` says where `curves` and, if there are any, `statistics` and `strips` lie."""
     results = [result for setting in settings for result in setting.results]
@@ -66,7 +78,7 @@ def html(text: str, pictures: dict[str, bytes]) -> str:
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     for name, data in pictures.items():
         body = body.replace(f'src="{name}"', f'src="data:image/png;base64,{base64.b64encode(data).decode()}"')
-    title = escaped(text.splitlines()[0].removeprefix("# "))
+    title = escape(text.splitlines()[0].removeprefix("# "))
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
     page = f'<html lang="en">\n<head>{head}<style>{STYLE}</style></head>\n<body>\n{body}</body>\n</html>'
     return f"<!doctype html>\n{page}\n"
@@ -92,7 +104,7 @@ def notes(settings: Sequence[Setting]) -> Iterator[str]:
         yield "Not every setting has every game: its figures over all games are of those that it has."
     yield (
         f"Intervals are of the stratified bootstrap over seeds ({100 * CONFIDENCE:.0f} %, {RESAMPLES:,} draws, "
-        "percentiles; Agarwal et al. 2021). Of three seeds such an interval is from the least to the greatest."
+        "percentiles; Agarwal et al. 2021). Of one game's three seeds it is from the least to the greatest."
     )
 
 
@@ -121,7 +133,7 @@ def _picture(pictures: dict[str, str], name: str) -> str:
     return f"![{name}]({pictures[name]})"
 
 
-def _final_scores(settings: Sequence[Setting]) -> Iterator[str]:
+def final_tables(settings: Sequence[Setting]) -> Iterator[FinalTable]:
     """Yield a table for each protocol, so that none is compared with another."""
     rows = [(game, s, results) for s in settings for game, results in s.games.items()]
     rows.sort(key=lambda row: row[0])
@@ -133,11 +145,17 @@ def _final_scores(settings: Sequence[Setting]) -> Iterator[str]:
                 if any(game in column.scores for game, _, _ in mine):
                     columns.setdefault(column.name, {})[column.algorithm] = column
         head = ["game", "setting", "ε", "seeds", "steps", "wall clock", "score [95 %]", "human-normalised", *columns]
+        shown_of = [column for of_algorithms in columns.values() for column in of_algorithms.values()]
+        yield FinalTable(protocol, head, [_final_row(*row, columns) for row in mine], shown_of)
+
+
+def _final_scores(settings: Sequence[Setting]) -> Iterator[str]:
+    for protocol, head, rows, columns in final_tables(settings):
         yield f"Protocol `{protocol}`; the mean over seeds of the last evaluation."
         yield ""
-        yield from _table(head, (_final_row(*row, columns) for row in mine))
+        yield from _table(head, rows)
         yield ""
-        for column in (column for of_algorithms in columns.values() for column in of_algorithms.values()):
+        for column in columns:
             yield f"- {column.name} ({column.algorithm}): {escaped(column.taken)}."
         yield ""
 
@@ -205,9 +223,10 @@ def _machines(results: Sequence[Result]) -> Iterator[str]:
     """Yield a table with a column for each kind of machine and set of versions."""
     kinds: list[dict[str, str]] = []
     for result in results:
-        about = result.versions | {"device": result.config.device}
-        about |= {"precision": result.config.precision} if hasattr(result.config, "precision") else {}
-        kinds.append(about | {"threads": str(result.config.num_threads)})
+        config = result.config
+        precision = "float32" if isinstance(config, SB3Config) else config.precision
+        about = {"device": config.device, "precision": precision, "threads": str(config.num_threads)}
+        kinds.append(result.versions | about)
     different = [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]]
     names = dict.fromkeys(name for kind in different for name in kind)
     head = ["", *(f"{kinds.count(kind)} of {len(kinds)} runs" for kind in different)]

@@ -68,9 +68,11 @@ class Result:
     def finished(self) -> bool:
         """Whether it came to its end, in steps or by its score."""
         config, told = self.config, self.evaluation
-        stops = isinstance(config, TrainConfig) and config.stop_at_score is not None
-        at_score = stops and told["episodes"] == config.final_evaluation_episodes
-        return told["steps"] >= config.total_steps or at_score
+        if told["steps"] >= config.total_steps:
+            return True
+        if isinstance(config, SB3Config) or config.stop_at_score is None:
+            return False
+        return told["episodes"] == config.final_evaluation_episodes
 
     def settings(self) -> dict[str, Any]:
         """Return all that runs of one group have in common, by option."""
