@@ -47,6 +47,11 @@ def main(args: ReportArgs) -> int:
 
         folders = dict.fromkeys(path.resolve() for path in args.runs)
         settings = settings_of([read_result(folder) for folder in folders])
+        for path in args.out:
+            try:
+                path.touch()
+            except OSError as error:
+                raise ValueError(f"cannot write '{path}': {error.strerror}. Choose another --out") from error
     pictures = draw(settings)
     files = [file for path in args.out for file in write(path, settings, pictures)]
     for path in args.out:

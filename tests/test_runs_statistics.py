@@ -27,6 +27,7 @@ def test_statistics_by_hand() -> None:
     assert median(*TWO_GAMES, np.array([9.0])) == pytest.approx(1.1)
     # Sorted 0, .2, .5, 1, 1.5, 2: a quarter of six is one whole run at each end.
     assert interquartile_mean(*TWO_GAMES) == pytest.approx((0.2 + 0.5 + 1.0 + 1.5) / 4)
+    assert interquartile_mean(np.array([8.0, 1, 2, 3, 4, 5, 6, 100])) == pytest.approx((3 + 4 + 5 + 6) / 4)
     # Cut at 1: 0, .5, 1, 1 and 1, .2.
     assert optimality_gap(*TWO_GAMES) == pytest.approx(1 - (2.5 / 4 + 1.2 / 2) / 2)
 
