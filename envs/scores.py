@@ -1,6 +1,8 @@
-"""What others scored: random and human play on 57 games, and the DQN of 2013 and of 2015. All raw game scores."""
+"""What others scored: random and human play on 57 games, and published agents. All raw game scores."""
 
 from typing import NamedTuple
+
+from envs.config import Protocol
 
 
 class HumanAndRandom(NamedTuple):
@@ -137,6 +139,92 @@ DQN_2015: dict[str, float] = {
     "wizard_of_wor": 3393,
     "zaxxon": 4977,
 }
+
+
+# DLR-RM/rl-baselines3-zoo, benchmark.md: one agent each, played for 600,000 frames, not greedily.
+SB3_ZOO: dict[str, dict[str, float]] = {
+    "dqn": {
+        "asteroids": 782.687,
+        "beam_rider": 4295.946,
+        "breakout": 358.327,
+        "enduro": 830.929,
+        "pong": 20.602,
+        "qbert": 9496.774,
+        "road_runner": 40396.350,
+        "seaquest": 2000.290,
+        "space_invaders": 622.742,
+    },
+    "ppo": {
+        "asteroids": 2156.174,
+        "beam_rider": 3397.000,
+        "breakout": 398.033,
+        "enduro": 996.364,
+        "pong": 20.989,
+        "qbert": 15627.108,
+        "road_runner": 40680.645,
+        "seaquest": 1783.636,
+        "space_invaders": 960.331,
+    },
+    "a2c": {
+        "asteroids": 1286.550,
+        "beam_rider": 2890.298,
+        "breakout": 279.793,
+        "enduro": 0.0,
+        "pong": 17.292,
+        "qbert": 3882.345,
+        "road_runner": 31671.512,
+        "seaquest": 1721.493,
+        "space_invaders": 627.160,
+    },
+}
+
+# vwxyzjn/cleanrl, docs/rl-algorithms/dqn.md, dqn_atari.py: returns while training, at the end of 10 million steps.
+CLEANRL_DQN: dict[str, float] = {"beam_rider": 6673.24, "breakout": 366.928, "pong": 20.25}
+
+
+class Published(NamedTuple):
+    """Scores that someone published, and how they were taken."""
+
+    name: str
+    algorithm: str
+    protocol: Protocol
+    taken: str
+    scores: dict[str, float]
+
+
+PUBLISHED = (
+    Published("Mnih 2013", "dqn", "classic", "Mnih et al. 2013, table 1: ε = 0.05, no no-ops", DQN_2013),
+    Published(
+        "Mnih 2015",
+        "dqn",
+        "classic",
+        "Mnih et al. 2015, extended data table 2: 50M steps, 30 games of at most 5 minutes, ε = 0.05",
+        DQN_2015,
+    ),
+    *(
+        Published(
+            "SB3 zoo",
+            algorithm,
+            "classic",
+            "rl-baselines3-zoo, benchmark.md: 10M steps, one agent, 600,000 frames of play, not greedy",
+            scores,
+        )
+        for algorithm, scores in SB3_ZOO.items()
+    ),
+    Published(
+        "CleanRL",
+        "dqn",
+        "classic",
+        "cleanrl, docs/rl-algorithms/dqn.md: 10M steps, games of the training at its end, ε = 0.01",
+        CLEANRL_DQN,
+    ),
+)
+"""Under `v5` none is known whose every rule is the same."""
+
+
+def published(algorithm: str, protocol: Protocol) -> list[Published]:
+    """Return what was published of an algorithm under a protocol."""
+    return [column for column in PUBLISHED if (column.algorithm, column.protocol) == (algorithm, protocol)]
 
 
 def human_normalized(game: str, score: float) -> float | None:

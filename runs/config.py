@@ -30,6 +30,19 @@ class TrackingConfig:
     """W&B group; preset and game when not given."""
     wandb_tags: tuple[str, ...] = ()
     """W&B tags."""
+    wandb_checkpoints: bool = False
+    """Send W&B the weights of the newest checkpoint and the best one, when the run ends or is stopped."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where what is to be sent has nowhere to go."""
+        if self.wandb_checkpoints and self.tracking != "wandb":
+            raise ValueError(f"wandb_checkpoints goes with tracking wandb, not {self.tracking}")
+
+    def sent_to(self, tracking: Tracking | None) -> "TrackingConfig":
+        """Return the same for another tracker; this one when there is none."""
+        tracking = tracking or self.tracking
+        checkpoints = self.wandb_checkpoints and tracking == "wandb"
+        return dataclasses.replace(self, tracking=tracking, wandb_checkpoints=checkpoints)
 
 
 FROM_REPLAY = ("autoencoding", "contrast")

@@ -249,6 +249,7 @@ class DQNRun:
         if self._auxiliary is not None:
             self._keep_auxiliary(self._auxiliary, row)
         self._tracker.log(row)
+        self._tracker.log_episodes(result["scores"], result["lengths_steps"], self.steps)
         self.display.say(f"step {self.steps:,}: {describe(result)}")
         save_json(self.folder / "evaluation.json", result | {"steps": self.steps})
         if config.evaluation_video_steps:
@@ -421,7 +422,7 @@ def resumed_run(args: ResumeArgs) -> DQNRun:
         # Who asks for more steps wants them, whatever the score.
         stop_at_score=None if args.total_steps else config.stop_at_score,
         device=machine.choose_device(args.device or config.device),
-        tracked=replace(config.tracked, tracking=args.tracking or config.tracked.tracking),
+        tracked=config.tracked.sent_to(args.tracking),
     )
     if about["steps"] >= config.total_steps and _was_scored(folder, config):
         raise CheckpointError(

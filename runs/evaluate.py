@@ -45,8 +45,8 @@ def evaluate(agent: Player, env: EnvConfig, episodes: int, epsilon: float, seed:
     The games are divided among the environments beforehand, so that short games do not count more.
 
     Returns:
-        mean, std (over games), scores (raw), lengths_steps, human_normalized (None without a human score), game,
-        protocol, epsilon, seed.
+        mean, std (over games), scores (raw) and lengths_steps of the games, human_normalized (None without a human
+        score), game, protocol, epsilon, seed.
     """
     from envs.games import make_games
     from envs.scores import human_normalized
@@ -56,7 +56,7 @@ def evaluate(agent: Player, env: EnvConfig, episodes: int, epsilon: float, seed:
     games = make_games(env, num_envs, seed + EVALUATION_STREAM)
     rng = np.random.default_rng(seed)
     scores: list[list[float]] = [[] for _ in range(num_envs)]
-    lengths: list[int] = []
+    lengths: list[list[int]] = [[] for _ in range(num_envs)]
     while any(len(mine) < due for mine, due in zip(scores, quota, strict=True)):
         actions = agent.act(games.frames).cpu().numpy()
         random = rng.integers(games.num_actions, size=num_envs)
@@ -64,9 +64,10 @@ def evaluate(agent: Player, env: EnvConfig, episodes: int, epsilon: float, seed:
         for episode in transition.episodes:
             if len(scores[episode.env]) < quota[episode.env]:
                 scores[episode.env].append(episode.score)
-                lengths.append(episode.length_steps)
+                lengths[episode.env].append(episode.length_steps)
     games.close()
     every = [score for mine in scores for score in mine]
+    lengths_steps = [length for mine in lengths for length in mine]
     mean = float(np.mean(every))
     return {
         "game": env.game,
@@ -78,7 +79,8 @@ def evaluate(agent: Player, env: EnvConfig, episodes: int, epsilon: float, seed:
         "std": float(np.std(every)),
         "human_normalized": human_normalized(env.game, mean),
         "scores": every,
-        "mean_length_steps": float(np.mean(lengths)),
+        "lengths_steps": lengths_steps,
+        "mean_length_steps": float(np.mean(lengths_steps)),
     }
 
 

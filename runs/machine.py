@@ -107,6 +107,8 @@ def check_memory(bytes_needed: int) -> None:
 def versions() -> dict[str, str]:
     """Return what a run's result may depend on: packages, Python, processor and this program's git commit."""
     found = {"python": platform.python_version(), "processor": processor(), "cores": str(usable_cores())}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name(0)
     for package in ("saccade", "torch", "gymnasium", "ale-py", "numpy"):
         try:
             found[package] = version(package)

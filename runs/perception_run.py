@@ -396,7 +396,7 @@ def resumed_run(args: PerceptionResumeArgs) -> PerceptionRun:
         out=folder,
         total_updates=args.total_updates or config.total_updates,
         device=machine.choose_device(args.device or config.device),
-        tracked=replace(config.tracked, tracking=args.tracking or config.tracked.tracking),
+        tracked=config.tracked.sent_to(args.tracking),
     )
     tested = load_json(folder / "test.json")["updates"] if (folder / "test.json").exists() else 0
     if about["updates"] >= config.total_updates and tested >= config.total_updates:

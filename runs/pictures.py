@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 WIDTH, HEIGHT = 640, 608
 INK, FAINT, ACCENT, GROUND = (235, 235, 235), (120, 120, 130), (255, 176, 59), (18, 18, 24)
+SCREEN = (12, 36, 332, 456)  # where the game's own picture may lie: left, top, right, bottom
 TRACE_STEPS = 160  # what the value's trace shows, ten seconds at 15 steps a second
 _SMALL, _LARGE = ImageFont.load_default(13), ImageFont.load_default(20)
 
@@ -44,7 +45,7 @@ def draw_step(
         scale = min(320 / screen.shape[1], 420 / screen.shape[0])
         size = (round(screen.shape[1] * scale), round(screen.shape[0] * scale))
         shown = shown.resize(size, Image.Resampling.NEAREST)
-    canvas.paste(shown, (12, 36))
+    canvas.paste(shown, SCREEN[:2])
     draw.text((352, 14), "what the network sees", FAINT, _SMALL)
     canvas.paste(Image.fromarray(network_input).resize((168, 168), Image.Resampling.NEAREST), (352, 36))
     draw.text((352, 216), opinion_is, FAINT, _SMALL)

@@ -154,6 +154,7 @@ class SB3Run:
         if result["human_normalized"] is not None:
             row["evaluation_human_normalized"] = result["human_normalized"]
         self._tracker.log(self._row() | row)
+        self._tracker.log_episodes(result["scores"], result["lengths_steps"], self.steps)
         self._words = f"  score {result['mean']:.2f}"
         self.display.say(f"step {self.steps:,}: {describe(result)}")
         save_json(self.folder / "evaluation.json", result | {"steps": self.steps})
@@ -252,7 +253,7 @@ def resumed_run(args: ResumeArgs) -> SB3Run:
         out=folder,
         total_steps=args.total_steps or config.total_steps,
         device=machine.choose_device(args.device or config.device),
-        tracked=replace(config.tracked, tracking=args.tracking or config.tracked.tracking),
+        tracked=config.tracked.sent_to(args.tracking),
     )
     scored = load_json(folder / "evaluation.json")["steps"] if (folder / "evaluation.json").exists() else 0
     if min(about["steps"], scored) >= config.total_steps:

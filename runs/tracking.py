@@ -9,7 +9,8 @@ import importlib
 import io
 import math
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,9 @@ class Tracker:
 
         The first of `metrics` is what the run counts by.
         """
-        self._csv, self._metrics, self._count = folder / "metrics.csv", metrics, next(iter(metrics))
-        self._layers = folder / "layers.csv"
+        self._folder, self._csv, self._layers = folder, folder / "metrics.csv", folder / "layers.csv"
+        self._metrics, self._count = metrics, next(iter(metrics))
+        self._sends_checkpoints = config.tracked.wandb_checkpoints
         if resumed_at is None:
             self._csv.write_text(_csv_line(metrics))
         else:
@@ -125,7 +127,9 @@ class Tracker:
         self.messages: list[str] = []
         tracking = config.tracked.tracking
         if tracking == "wandb":
-            self._wandb = _start_wandb(folder, config, self._count, wandb_id, self.messages)
+            self._wandb = _start_wandb(folder, _about(config, wandb_id), self.messages)
+            self._wandb.define_metric(self._count)
+            self._wandb.define_metric("*", step_metric=self._count)
         elif tracking == "tensorboard":
             self._tensorboard = _start_tensorboard(folder / "tensorboard", resumed_at)
 
@@ -169,12 +173,56 @@ class Tracker:
             sent = wandb.Video(str(path), format="mp4") if path.suffix == ".mp4" else wandb.Image(str(path))
             self._wandb.log({self._count: count, name: sent})
 
-    def close(self) -> None:
-        """Finish writing."""
+    def log_episodes(self, scores: list[float], lengths_steps: list[int], count: int) -> None:
+        """Send the table of an evaluation's games along; the scores stay in `evaluation.json` whatever the tracker."""
         if self._wandb is not None:
+            wandb = importlib.import_module("wandb")
+            rows = [list(row) for row in zip(range(len(scores)), scores, lengths_steps, strict=True)]
+            table = wandb.Table(columns=["episode", "score", "length_steps"], data=rows)
+            self._wandb.log({self._count: count, "evaluation_episodes": table})
+
+    def close(self) -> None:
+        """Finish writing; send the checkpoints along where that was asked for."""
+        if self._wandb is not None:
+            if self._sends_checkpoints:
+                self._send_checkpoints()
             self._wandb.finish()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+    def _send_checkpoints(self) -> None:
+        """Send the weights and the configuration of the best and of the newest checkpoint, as two versions."""
+        best, newest = self._folder / "best", self._folder / "checkpoints" / "latest"
+        folders = {"best": best} if best.exists() else {}
+        if newest.exists():
+            name = newest.read_text().strip()
+            folders[f"{self._count}-{name}"] = newest.with_name(name)
+        for alias, folder in folders.items():
+            files = [folder / "config.json", folder / "weights.safetensors"]
+            _send_files(self._wandb, f"checkpoint-{self._wandb.id}", "model", files, alias)
+
+
+def send_report(page: str, files: Sequence[Path], title: str, project: str) -> list[str]:
+    """Send a report to the W&B project `PROJECT` or `ENTITY/PROJECT`; return what there is to say of it.
+
+    The HTML `page` can be read there; the files, of one folder, are an artifact.
+    """
+    entity, _, name = project.rpartition("/")
+    messages: list[str] = []
+    about = {"project": name, "entity": entity or None, "job_type": "report", "name": title}
+    run = _start_wandb(files[0].parent, about | {"id": secrets.token_hex(4)}, messages)
+    wandb = importlib.import_module("wandb")
+    run.log({"report": wandb.Html(io.StringIO(page), inject=False)})
+    _send_files(run, f"report-{run.id}", "report", files, "report")
+    run.finish()
+    return messages
+
+
+def _send_files(run: Any, name: str, kind: str, files: Sequence[Path], alias: str) -> None:
+    artifact = importlib.import_module("wandb").Artifact(name, type=kind)
+    for file in files:
+        artifact.add_file(str(file))
+    run.log_artifact(artifact, aliases=[alias])
 
 
 def _csv_line(values: Any) -> str:
@@ -191,16 +239,10 @@ def _cut_back(path: Path, metrics: list[str], count: int) -> None:
     path.write_text(_csv_line(metrics) + "".join(_csv_line(row.get(name, "") for name in metrics) for row in kept))
 
 
-def _start_wandb(
-    folder: Path, config: TrainConfig | PerceptionConfig | SB3Config, count: str, run_id: str, messages: list[str]
-) -> Any:
-    """Start or go on with the run `run_id`: online when logged in, else offline; never ask and never wait for long."""
-    os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb
-    import wandb.errors
-
+def _about(config: TrainConfig | PerceptionConfig | SB3Config, run_id: str) -> dict[str, Any]:
+    """Return what W&B is told of a run at its start."""
     tracked = config.tracked
-    options: dict[str, Any] = {
+    return {
         "project": tracked.wandb_project,
         "entity": tracked.wandb_entity,
         "group": tracked.wandb_group or config.group,
@@ -208,12 +250,20 @@ def _start_wandb(
         "name": config.run_name,
         "id": run_id,
         "resume": "allow",
-        "dir": str(folder),
         "config": to_json(config) | {"versions": machine.versions()},
-        "settings": wandb.Settings(
-            console="off", init_timeout=WAIT_SECONDS, login_timeout=WAIT_SECONDS, finish_timeout=WAIT_SECONDS
-        ),
     }
+
+
+def _start_wandb(folder: Path, about: dict[str, Any], messages: list[str]) -> Any:
+    """Start or go on with a run below `folder`: online when logged in, else offline; never ask and never wait long."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+    import wandb.errors
+
+    settings = wandb.Settings(
+        console="off", init_timeout=WAIT_SECONDS, login_timeout=WAIT_SECONDS, finish_timeout=WAIT_SECONDS
+    )
+    options = about | {"dir": str(folder), "settings": settings}
     try:
         mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
         run = wandb.init(mode=mode, **options)  # type: ignore[arg-type]
@@ -226,9 +276,7 @@ def _start_wandb(
         wandb.teardown()  # or the run's id counts as in use
         run = wandb.init(mode="offline", **options)
     if mode == "offline":
-        messages.append(f"W&B logs offline; to send it: wandb sync '{folder / 'wandb'}'/offline-run-*-{run_id}")
-    run.define_metric(count)
-    run.define_metric("*", step_metric=count)
+        messages.append(f"W&B logs offline; to send it: wandb sync '{folder / 'wandb'}'/offline-run-*-{about['id']}")
     return run
 
 

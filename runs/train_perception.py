@@ -66,7 +66,7 @@ def random_frozen(run: "PerceptionRun") -> tuple[dict[str, Any] | None, str]:
 
     folder = run.folder / RANDOM_FROZEN
     shutil.rmtree(folder, ignore_errors=True)
-    tracked = replace(run.config.tracked, tracking="none")
+    tracked = run.config.tracked.sent_to("none")
     fresh = {"backbone": run.backbone_name, "freeze": True, "finetune": False, "head": "linear", "baselines": False}
     run.display.say("beside it, a linear probe on a frozen backbone of random weights:")
     probe = PerceptionRun(replace(run.config, out=folder, tracked=tracked, **fresh), "none")

@@ -208,16 +208,6 @@ class Plan:
         return Job(folder, ("runs.train_dqn", "pong", *options), "evaluation.json", steps / 1_000)
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean, by percentiles; of one value, that value twice."""
-    from scipy.stats import bootstrap
-
-    if len(values) < 2 or min(values) == max(values):
-        return min(values), max(values)
-    found = bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
-    return float(found.low), float(found.high)
-
-
 def gathered(cells: list[Cell]) -> dict[tuple[str, str], dict[str, list[Cell]]]:
     """Return the cells that are done by source and variant, then by target."""
     rows: dict[tuple[str, str], dict[str, list[Cell]]] = {}
@@ -229,6 +219,8 @@ def gathered(cells: list[Cell]) -> dict[tuple[str, str], dict[str, list[Cell]]]:
 
 def write_results(plan: Plan) -> None:
     """Write every figure that there is to `results.csv`, and the table of their means to `results.md`."""
+    from runs.statistics import interval
+
     done = [cell for cell in plan.cells if cell.job.is_done()]
     with (plan.out / "results.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -240,9 +232,10 @@ def write_results(plan: Plan) -> None:
         shown = []
         for target in targets:
             values = [cell.value() for cell in row.get(target, [])]
-            low, high = interval(values) if values else (0.0, 0.0)
             digits = 1 if target == "dqn" else 3
-            told = f"{np.mean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if values else ""
+            told = f"{np.mean(values):.{digits}f}" if values else ""
+            if values and (found := interval([np.array(values)])) is not None:
+                told += f" [{found[0]:.{digits}f}, {found[1]:.{digits}f}]"
             shown.append(told + (f" ({len(values)})" if values and len(values) < plan.args.seeds else ""))
         name = source if source in (NONE, RANDOM) else f"{source}, {variant}"
         lines.append(f"| {name} | {' | '.join(shown)} |")
@@ -256,6 +249,8 @@ def draw(plan: Plan, path: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
+    from runs.statistics import curve, interval
+
     rows = gathered(plan.cells)
     targets = [target for target in TARGETS if any(target in row for row in rows.values())]
     figure, panels = pyplot.subplots(
@@ -267,17 +262,14 @@ def draw(plan: Plan, path: Path) -> None:
             cells, colour = row.get(target, []), colours[place % 20]
             label = source if source in (NONE, RANDOM) else f"{source}, {variant}"
             if target == "dqn" and cells:
-                curves = [read_curve(cell.job.folder, "steps", "evaluation_score")[:2] for cell in cells]
-                length = min(len(x) for x, _ in curves)
-                scores = np.array([y[:length] for _, y in curves])
-                bands = np.array([interval(column.tolist()) for column in scores.T])
-                axes.plot(
-                    curves[0][0][:length], scores.mean(axis=0), color=colour, marker="o", markersize=3, label=label
-                )
-                axes.fill_between(curves[0][0][:length], *bands.T, color=colour, alpha=0.12, linewidth=0)
+                runs = [read_curve(cell.job.folder, "steps", "evaluation_score")[:2] for cell in cells]
+                steps, scores, band = curve([runs])
+                axes.plot(steps, scores, color=colour, marker="o", markersize=3, label=label)
+                if band is not None:
+                    axes.fill_between(steps, *band, color=colour, alpha=0.12, linewidth=0)
             elif cells:
                 values = [cell.value() for cell in cells]
-                low, high = interval(values)
+                low, high = interval([np.array(values)]) or (min(values), max(values))
                 axes.plot([low, high], [place, place], color=colour, linewidth=2)
                 axes.plot(float(np.mean(values)), place, marker="o", color=colour, label=label)
         axes.set(xlabel="steps" if target == "dqn" else TARGETS[target])

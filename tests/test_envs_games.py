@@ -10,7 +10,7 @@ from envs.catch import BEST_RETURN, CELL, CELLS, Catch
 from envs.config import EnvConfig
 from envs.games import Screen, make_games
 from envs.pixels import make_pixels
-from envs.scores import DQN_2013, DQN_2015, HUMAN_AND_RANDOM, human_normalized
+from envs.scores import DQN_2013, DQN_2015, HUMAN_AND_RANDOM, PUBLISHED, human_normalized, published
 
 
 def test_catch_is_a_gymnasium_environment() -> None:
@@ -72,7 +72,14 @@ def test_atari_options_elsewhere_are_refused() -> None:
 
 def test_score_tables_name_games_that_exist() -> None:
     assert len(HUMAN_AND_RANDOM) == 57 and len(DQN_2013) == 7 and len(DQN_2015) == 49
-    assert set(HUMAN_AND_RANDOM) | set(DQN_2013) | set(DQN_2015) <= set(GAMES)
+    assert all(set(scores) <= set(GAMES) for scores in (HUMAN_AND_RANDOM, *(column.scores for column in PUBLISHED)))
+
+
+def test_published_columns_are_of_one_algorithm_and_protocol() -> None:
+    named = [(column.name, column.scores["pong"]) for column in published("dqn", "classic")]
+    assert named == [("Mnih 2013", 20), ("Mnih 2015", 18.9), ("SB3 zoo", 20.602), ("CleanRL", 20.25)]
+    assert [column.scores["pong"] for column in published("ppo", "classic")] == [20.989]
+    assert published("dqn", "v5") == []
 
 
 def test_human_normalized() -> None:

@@ -43,6 +43,7 @@ def test_the_list_of_commands_and_games() -> None:
         "dream",
         "state_map",
         "train_perception",
+        "report",
     ):
         assert f"python -m runs.{name} " in listed
     games = run("runs.games").splitlines()
@@ -61,7 +62,7 @@ def test_curves_are_drawn(trained: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "train_dqn train_perception train_sb3 evaluate watch predict games benchmark scaling curves export "
+    "train_dqn train_perception train_sb3 evaluate watch predict games benchmark scaling curves report export "
     "record_frames label_sheet dream state_map".split(),
 )
 def test_help_is_quick(name: str) -> None:

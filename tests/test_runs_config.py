@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runs.config import PerceptionConfig, TrainConfig, from_json, to_json
+from runs.config import PerceptionConfig, TrackingConfig, TrainConfig, from_json, to_json
 from runs.presets import PRESETS
 
 
@@ -59,3 +59,11 @@ def test_presets_say_what_their_sources_say() -> None:
     # Mnih et al. 2015, extended data table 1: target every 10,000 updates, ε to 0.1 over a million frames seen.
     assert nature.agent.target_update_steps == 10_000 * nature.agent.steps_per_update
     assert (nature.agent.epsilon_end, nature.agent.learning_rate) == (0.1, 2.5e-4)
+
+
+def test_checkpoints_are_sent_where_there_is_somewhere() -> None:
+    with pytest.raises(ValueError, match="goes with tracking wandb"):
+        TrackingConfig(tracking="none", wandb_checkpoints=True)
+    sent = TrackingConfig(wandb_checkpoints=True, wandb_group="a")
+    assert sent.sent_to(None) == sent
+    assert sent.sent_to("none") == TrackingConfig(tracking="none", wandb_group="a")

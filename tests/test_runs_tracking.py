@@ -43,28 +43,68 @@ def read_back(folder: Path) -> list[dict]:
     return records
 
 
+def history(records: list[dict]) -> list[dict]:
+    """Return what was logged, a dictionary for each row, with the parts of a thing under its name and theirs."""
+    rows = []
+    for record in records:
+        if "history" in record:
+            items = {i.get("key") or "/".join(i["nestedKey"]): i["valueJson"] for i in record["history"]["item"]}
+            row: dict = {}
+            for key, value in items.items():
+                found = json.loads(value)
+                row |= {f"{key}/{part}": part_of for part, part_of in found.items()} if isinstance(found, dict) else {}
+                row[key] = found
+            rows.append(row)
+    return rows
+
+
 def test_offline_runs_hold_configuration_metrics_and_video(tmp_path: Path) -> None:
     out = tmp_path / "run"
     extra = ["--evaluate-every-steps", "300", "--evaluation-video-steps", "20", "--wandb-tags", "a", "b"]
+    extra += ["--wandb-checkpoints"]
     printed = run("runs.train_dqn", *WITH_WANDB, *extra, "--total-steps", "300", "--out", str(out))
     assert "wandb sync" in printed
     run("runs.train_dqn", "--resume", str(out), "--total-steps", "400")
     records = read_back(out)
     runs = [record["run"] for record in records if "run" in record]
     assert len({r["runId"] for r in runs}) == 1 and runs[0]["tags"] == ["a", "b"]
+    assert {r["runGroup"] for r in runs} == {"catch-catch"}
+    defined = [record["metric"] for record in records if "metric" in record]
+    assert {m.get("globName"): m["stepMetric"] for m in defined if "stepMetric" in m} == {"*": "steps"}
     config = {item["key"]: json.loads(item["valueJson"]) for item in runs[0]["config"]["update"]}
     assert config["env"]["game"] == "catch" and config["versions"]["commit"]
-    rows = []
-    for record in records:
-        if "history" in record:
-            items = {i.get("key") or "/".join(i["nestedKey"]): i["valueJson"] for i in record["history"]["item"]}
-            rows.append({key: json.loads(value) for key, value in items.items()})
+    rows = history(records)
     csv_rows = metrics(out)
     logged = [row for row in rows if "epsilon" in row]
     assert [row["steps"] for row in logged] == [int(r["steps"]) for r in csv_rows if r["epsilon"]]
     assert any("evaluation_score" in row for row in rows)
-    assert any("evaluation_video" in row or any(k.startswith("evaluation_video") for k in row) for row in rows)
+    assert any(row.get("evaluation_video/_type") == "video-file" for row in rows)
     assert list(out.glob("wandb/offline-run-*/files/media/videos/*.mp4"))
+    at_end = json.loads((out / "evaluation.json").read_text())
+    tables = [json.loads(path.read_text()) for path in out.glob("wandb/offline-run-*/files/media/table/*.json")]
+    games = [list(row) for row in zip(range(2), at_end["scores"], at_end["lengths_steps"], strict=True)]
+    assert {"columns": ["episode", "score", "length_steps"], "data": games} in tables
+    assert [row["steps"] for row in rows if "evaluation_episodes/_type" in row] == [300, 300, 400]
+    sent = [record["artifact"] for record in records if "artifact" in record and record["artifact"]["type"] == "model"]
+    named = ["best", "steps-300", "best", "steps-400"]
+    assert [set(artifact["aliases"]) for artifact in sent] == [{"latest", alias} for alias in named]
+    for artifact in sent:
+        assert {entry["path"] for entry in artifact["manifest"]["contents"]} == {"config.json", "weights.safetensors"}
+
+
+def test_a_report_is_sent(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run("runs.train_dqn", *TINY, "--total-steps", "200", "--out", str(out))
+    printed = run("runs.report", str(out), "--out", str(tmp_path / "r.html"), "--wandb", "someone/reports")
+    assert "wandb sync" in printed
+    records = read_back(tmp_path)
+    about = next(record["run"] for record in records if "run" in record)
+    assert (about["jobType"], about["entity"], about["project"]) == ("report", "someone", "reports")
+    assert any(row.get("report/_type") == "html-file" for row in history(records))
+    (page,) = tmp_path.glob("wandb/offline-run-*/files/media/html/*.html")
+    assert page.read_text() == (tmp_path / "r.html").read_text()
+    (sent,) = (record["artifact"] for record in records if "artifact" in record)
+    assert sent["type"] == "report" and [entry["path"] for entry in sent["manifest"]["contents"]] == ["r.html"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from commands import refused, run
 
-from runs.transfer import Plan, TransferArgs, interval
+from runs.transfer import Plan, TransferArgs
 
 ALL = TransferArgs("pong", out=Path("nowhere"), seeds=2)
 
@@ -27,13 +27,6 @@ def test_a_plan_has_every_job_once_and_first_what_others_need() -> None:
     frozen = next(cell.job for cell in plan.cells if (cell.source, cell.target) == ("random-frozen", "dqn"))
     assert "--freeze-backbone-steps" in frozen.command and "--backbone" not in frozen.command
     assert 0.5 < plan.seconds_left() / 3600 < 24
-
-
-def test_intervals_by_hand() -> None:
-    assert interval([0.5]) == (0.5, 0.5) and interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
-    # Of three values, 27 samples: the least mean, all the least value, is drawn with 1/27 > 2.5 %.
-    low, high = interval([0.0, 3.0, 9.0])
-    assert (low, high) == (0.0, 9.0)
 
 
 def test_what_there_is_not_is_refused() -> None:

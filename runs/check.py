@@ -1,0 +1,100 @@
+"""What `--check` does before training: a table of what holds of data, network and loss, with reasons."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from agents.losses import huber, td_error
+from agents.networks import QNetwork
+from agents.updates import PreparedBatch
+from perception.backbones import BACKBONES
+from perception.diagnostics import Check, check_gradients, check_initial_loss, check_inputs, check_overfitting
+from runs import dqn_run, perception_run
+from runs.config import PerceptionConfig, TrainConfig
+
+FAILED = 1
+SAMPLES, FEW = 64, 8
+SMALL_VALUE = 1.0  # in size, of a fresh network; rewards are clipped to it
+
+
+def check(config: TrainConfig | PerceptionConfig) -> int:
+    """Print the table; return 0 where all holds, 1 where something does not. Nothing is trained or kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        throwaway = {"out": Path(folder) / "run", "tracked": replace(config.tracked, tracking="none")}
+        if isinstance(config, TrainConfig):
+            checks = _of_agent(dqn_run.new_run(replace(config, **throwaway)))
+        else:
+            # Soft labels leave a loss that nobody can learn away.
+            spread = {"label_spread": 0.0} if config.task == "classification" else {}
+            checks = _of_perception(perception_run.new_run(replace(config, **throwaway, **spread)))
+    table = Table("check", "", "reason")
+    for each in checks:
+        table.add_row(each.name, {True: "pass", False: "FAIL", None: "–"}[each.passed], each.reason)
+    Console().print(table)
+    return FAILED if any(each.passed is False for each in checks) else 0
+
+
+def _of_perception(run: perception_run.PerceptionRun) -> list[Check]:
+    task, network, data, device = run.task, run.network.eval(), run.data, run.config.device
+    train = data.splits["train"]
+
+    def taken(count: int) -> tuple[Tensor, Tensor]:
+        return data.take(train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(np.int64)], device)
+
+    def loss_of(images: Tensor, targets: Tensor) -> Callable[[nn.Module], Tensor]:
+        def loss(learner: nn.Module) -> Tensor:
+            torch.manual_seed(0)  # what a task draws at random is the same each time
+            return task.loss(learner, images, targets)  # type: ignore[arg-type]
+
+        return loss
+
+    images, targets = taken(SAMPLES)
+    few = loss_of(*taken(FEW))
+    with torch.no_grad():
+        first = float(loss_of(images, targets)(network))
+    checks = [check_inputs(images), check_initial_loss(first, task.guess_loss(len(images)), "knowing nothing")]
+    if run.config.task == "gan":
+        return [*checks, Check("overfitting", None, "two losses pull at each other")]
+    if run.config.head == "variational":
+        return [*checks, Check("overfitting", None, "its loss has no least value"), check_gradients(network, few)]
+    return [*checks, check_overfitting(network, few, run.rate), check_gradients(network, few)]
+
+
+def _of_agent(run: dqn_run.DQNRun) -> list[Check]:
+    agent, replay, games = run.agent, run.replay, run.games
+    with run.games_closed():
+        while replay.rows_written().min() <= SAMPLES + replay.n_steps:
+            frames, actions = games.frames[:, -1], agent.act(games.frames, epsilon=1.0).cpu().numpy()
+            games.send(actions)
+            seen = games.receive()
+            ended = seen.terminated | seen.truncated
+            replay.add(frames, actions, seen.rewards, seen.terminated, ended, seen.last_frames)
+    prepared = agent.prepare(replay.sample(SAMPLES))
+    inputs, values = check_inputs(prepared.frames_tm1), float(agent.q_values(prepared.frames_tm1).abs().mean())
+    about = f"{values:.3f} in size on average, rewards are clipped to 1"
+    cause = "" if values < SMALL_VALUE else ": the usual cause is that the last layer's weights are too large"
+
+    # Returns that nothing in the frames tells of: only a network that learns by heart comes near them.
+    few = PreparedBatch(*(part[:FEW] for part in prepared))
+    few = few._replace(r_t=torch.linspace(-1, 1, FEW, device=agent.device), discount_t=torch.zeros_like(few.r_t))
+    plain = QNetwork(BACKBONES[agent.config.backbone](agent.stack), agent.frame_shape, agent.num_actions, agent.config.dueling)  # type: ignore[call-arg]
+    plain.load_state_dict(agent.weights())
+
+    def loss(learner: nn.Module) -> Tensor:
+        q_tm1 = learner(few.frames_tm1.cpu())
+        known = (few.a_tm1.cpu(), few.r_t.cpu(), few.discount_t.cpu(), few.q_t.cpu())
+        return huber(td_error(q_tm1, *known)).mean()
+
+    return [
+        inputs,
+        Check("initial values", values < SMALL_VALUE, about + cause),
+        check_overfitting(plain, loss, agent.config.learning_rate),
+        check_gradients(plain, loss),
+    ]
