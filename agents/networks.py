@@ -31,8 +31,9 @@ class QHead(nn.Module):
         return self.values(self.hidden(features))
 
     def hidden(self, features: Tensor) -> Tensor:
-        """Return the units of all hidden layers, side by side and cut at 0, (B, units), float32."""
-        return torch.cat([F.relu(layer(features)).float() for layer in self.hidden_layers()], dim=1)
+        """Return the units of all hidden layers, side by side, cut at 0, (B, units), as the last layers take them."""
+        dtype = self.advantage.weight.dtype
+        return torch.cat([F.relu(layer(features)).to(dtype) for layer in self.hidden_layers()], dim=1)
 
     def hidden_layers(self) -> list[nn.Linear]:
         """Return the layers that look at the features: the advantages', and the value's when dueling."""

@@ -12,11 +12,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from agents.losses import huber, td_error
-from agents.networks import QNetwork
 from agents.updates import PreparedBatch
-from perception.backbones import BACKBONES
 from perception.diagnostics import Check, check_gradients, check_initial_loss, check_inputs, check_overfitting
 from runs import dqn_run, perception_run
+from runs.commands import refusing_bad_input
 from runs.config import PerceptionConfig, TrainConfig
 
 FAILED = 1
@@ -28,12 +27,12 @@ def check(config: TrainConfig | PerceptionConfig) -> int:
     """Print the table; return 0 where all holds, 1 where something does not. Nothing is trained or kept."""
     with tempfile.TemporaryDirectory() as folder:
         throwaway = {"out": Path(folder) / "run", "tracked": replace(config.tracked, tracking="none")}
-        if isinstance(config, TrainConfig):
-            checks = _of_agent(dqn_run.new_run(replace(config, **throwaway)))
-        else:
-            # Soft labels leave a loss that nobody can learn away.
-            spread = {"label_spread": 0.0} if config.task == "classification" else {}
-            checks = _of_perception(perception_run.new_run(replace(config, **throwaway, **spread)))
+        if isinstance(config, PerceptionConfig) and config.task == "classification":
+            throwaway["label_spread"] = 0.0  # soft labels leave a loss that nobody can learn away
+        config = replace(config, **throwaway)
+        with refusing_bad_input():
+            run = dqn_run.new_run(config) if isinstance(config, TrainConfig) else perception_run.new_run(config)
+        checks = _of_agent(run) if isinstance(run, dqn_run.DQNRun) else _of_perception(run)
     table = Table("check", "", "reason")
     for each in checks:
         table.add_row(each.name, {True: "pass", False: "FAIL", None: "–"}[each.passed], each.reason)
@@ -62,20 +61,23 @@ def _of_perception(run: perception_run.PerceptionRun) -> list[Check]:
     checks = [check_inputs(images), check_initial_loss(first, task.guess_loss(len(images)), "knowing nothing")]
     if run.config.task == "gan":
         return [*checks, Check("overfitting", None, "two losses pull at each other")]
-    if run.config.head == "variational":
-        return [*checks, Check("overfitting", None, "its loss has no least value"), check_gradients(network, few)]
+    if run.config.head == "variational" or run.config.task == "contrast":
+        endless = Check("overfitting", None, "this loss does not come near 0 even where all is known by heart")
+        return [*checks, endless, check_gradients(network, few)]
     return [*checks, check_overfitting(network, few, run.rate), check_gradients(network, few)]
 
 
 def _of_agent(run: dqn_run.DQNRun) -> list[Check]:
     agent, replay, games = run.agent, run.replay, run.games
-    with run.games_closed():
+    try:
         while replay.rows_written().min() <= SAMPLES + replay.n_steps:
             frames, actions = games.frames[:, -1], agent.act(games.frames, epsilon=1.0).cpu().numpy()
             games.send(actions)
             seen = games.receive()
             ended = seen.terminated | seen.truncated
             replay.add(frames, actions, seen.rewards, seen.terminated, ended, seen.last_frames)
+    finally:
+        games.close()
     prepared = agent.prepare(replay.sample(SAMPLES))
     inputs, values = check_inputs(prepared.frames_tm1), float(agent.q_values(prepared.frames_tm1).abs().mean())
     about = f"{values:.3f} in size on average, rewards are clipped to 1"
@@ -84,13 +86,11 @@ def _of_agent(run: dqn_run.DQNRun) -> list[Check]:
     # Returns that nothing in the frames tells of: only a network that learns by heart comes near them.
     few = PreparedBatch(*(part[:FEW] for part in prepared))
     few = few._replace(r_t=torch.linspace(-1, 1, FEW, device=agent.device), discount_t=torch.zeros_like(few.r_t))
-    plain = QNetwork(BACKBONES[agent.config.backbone](agent.stack), agent.frame_shape, agent.num_actions, agent.config.dueling)  # type: ignore[call-arg]
-    plain.load_state_dict(agent.weights())
+    plain = agent.differentiable().requires_grad_(True)
 
     def loss(learner: nn.Module) -> Tensor:
-        q_tm1 = learner(few.frames_tm1.cpu())
-        known = (few.a_tm1.cpu(), few.r_t.cpu(), few.discount_t.cpu(), few.q_t.cpu())
-        return huber(td_error(q_tm1, *known)).mean()
+        q_tm1 = learner(few.frames_tm1)
+        return huber(td_error(q_tm1, few.a_tm1, few.r_t, few.discount_t, few.q_t)).mean()
 
     return [
         inputs,

@@ -135,6 +135,8 @@ class TrainConfig:
     """Steps between rows of `metrics.csv`."""
     diagnostics: bool = True
     """Whether each row comes with how the layers do (`layers.csv`) and what followed the values, and with warnings."""
+    check: bool = False
+    """Train nothing: check data, network and loss, and say what holds (exit code 0) or does not (1)."""
     run_name: str | None = None
     """Name of the run; game, preset, seed and time when not given."""
     out: Path | None = None
@@ -290,6 +292,8 @@ class PerceptionConfig:
     """Updates between rows of `metrics.csv`."""
     diagnostics: bool = True
     """Whether each row comes with how the layers do (`layers.csv`), and with warnings."""
+    check: bool = False
+    """Train nothing: check data, network and loss, and say what holds (exit code 0) or does not (1)."""
     run_name: str | None = None
     """Name of the run; task, data, seed and time when not given."""
     out: Path | None = None

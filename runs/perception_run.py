@@ -75,10 +75,11 @@ class PerceptionRun:
         self.network = make_network(self.task, backbone, self.data.size, config).to(config.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         rate, beta1 = ADAM.get(config.task, ADAM_USUAL)
-        self._rate = config.learning_rate or rate
+        self.rate = config.learning_rate or rate
+        """Of the optimizer, at its greatest."""
         betas = (beta1 if config.adam_beta1 is None else config.adam_beta1, 0.999)
         trained = list(self.network.trained())
-        self.optimizer = torch.optim.AdamW(trained, self._rate, betas, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(trained, self.rate, betas, weight_decay=config.weight_decay)
         pictures = config.task == "classification" and not self.data.recorded
         self._augmented = config.augmentation == "affine" or (config.augmentation == "auto" and pictures)
         self.updates = 0
@@ -126,7 +127,7 @@ class PerceptionRun:
         """Make one gradient step."""
         # Every update draws from a generator of its own, so that a resumed run draws what the whole one would have.
         torch.manual_seed(self.config.seed * 1_000_003 + self.updates)
-        rate = warm_cosine(self.updates, self._rate, self.config.total_updates)
+        rate = warm_cosine(self.updates, self.rate, self.config.total_updates)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.network.train()

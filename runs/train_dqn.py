@@ -80,6 +80,11 @@ def main(argv: list[str]) -> int:
     """Train; return 0 at the end of the run, 130 or 143 when a signal stopped it, 3 when the loss diverged."""
     with refusing_bad_input():
         args = read_args(argv)
+    if isinstance(args, TrainConfig) and args.check:
+        from runs.check import check
+
+        return check(args)
+    with refusing_bad_input():
         from runs.dqn_run import new_run, resumed_run
 
         run = new_run(args) if isinstance(args, TrainConfig) else resumed_run(args)

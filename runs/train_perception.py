@@ -100,6 +100,11 @@ def main(argv: list[str]) -> int:
         resumed = any(arg.split("=")[0] == "--resume" for arg in argv)
         kind = PerceptionResumeArgs if resumed else PerceptionConfig
         args = tyro.cli(kind, args=argv, prog="python -m runs.train_perception", config=(tyro.conf.OmitArgPrefixes,))
+    if isinstance(args, PerceptionConfig) and args.check:
+        from runs.check import check
+
+        return check(args)
+    with refusing_bad_input():
         from runs.perception_run import new_run, resumed_run
 
         run = new_run(args) if isinstance(args, PerceptionConfig) else resumed_run(args)
