@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
-INK, GROUND = (235, 235, 235), (18, 18, 24)
+INK, GROUND, GLOW = (235, 235, 235), (18, 18, 24), (255, 176, 60)
 _FONT = ImageFont.load_default(11)
 _LINE, _LETTER, _GAP, _TILE = 13, 6, 6, 168
 
@@ -37,13 +37,10 @@ def in_motion(image: NDArray[np.uint8]) -> Picture:
 
 
 def lit(picture: Picture, where: NDArray[np.floating]) -> Picture:
-    """Darken a picture where a map (h, w) of whatever size, 0 or above, is small."""
-    light = np.asarray(
-        Image.fromarray((where / max(float(where.max()), 1e-12)).astype(np.float32)).resize(
-            picture.shape[1::-1], Image.Resampling.BILINEAR
-        )
-    )
-    return (picture * (0.45 + 0.55 * light[:, :, None])).astype(np.uint8)
+    """Dim a picture and let it glow where a map (h, w) of whatever size, 0 or above, is large."""
+    share = Image.fromarray((where / max(float(where.max()), 1e-12)).astype(np.float32))
+    light = np.asarray(share.resize(picture.shape[1::-1], Image.Resampling.BILINEAR))[:, :, None]
+    return (0.7 * picture + 0.5 * light * np.array(GLOW)).clip(0, 255).astype(np.uint8)
 
 
 def hues(count: int) -> NDArray[np.uint8]:

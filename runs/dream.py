@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runs.dream_sheet import Plan
     from runs.insight import Subject
 
-LARGEST = 448  # pixels of a side that DeepDream draws
+LARGEST = 336  # pixels of a side that DeepDream draws
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class DreamArgs:
     answers: str | None = None
     """What the head is asked, and nothing else: value, actions or classes by name as value,left; or all."""
     deep_dream: str | None = None
-    """A picture file, or for an agent the number of a step of its game: more in it of what the network sees there."""
+    """Draw more of what each stage sees into it: a picture file, or the number of one of the images that are looked at,
+    from 0; of an agent those are the steps of its game."""
     game: str | None = None
     """For a perception task: look at this Atari game, played at random, in place of the data it was trained on."""
     steps: int = 400
@@ -153,26 +154,29 @@ def _looked_at(subject: "Subject", seed: int) -> "Tensor":
 
 
 def _dreamt_on(subject: "Subject", picture: str) -> "Tensor":
-    """Return the picture file, or the step of the game, as (C, H, W) in [0, 1].
+    """Return the middle of the picture file, or one of the images that are looked at, as (C, H, W) in [0, 1].
 
     Raises:
-        ValueError: there is no such step, or the file cannot be read.
+        ValueError: there is no such image, or the file cannot be read.
     """
     import torch
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     from runs.datasets import read_picture
 
     if picture.isdecimal() and not Path(picture).exists():
         if int(picture) >= len(subject.images):
-            raise ValueError(f"--deep-dream {picture}: {len(subject.images)} images are there, counted from 0")
+            raise ValueError(
+                f"--deep-dream {picture}: {len(subject.images)} images are there, counted from 0; see --steps"
+            )
         return subject.images[int(picture)].float() / 255
-    channels = subject.shape[0]
     try:
-        side = min(max(Image.open(picture).size), LARGEST)
-    except OSError:
-        side = LARGEST  # the reader says what is wrong
-    pixels = torch.from_numpy(read_picture(picture, side, channels != 3).copy()).to(subject.images.device)
+        whole = Image.open(picture).convert("RGB")
+    except OSError as error:
+        raise ValueError(f"--deep-dream '{picture}' cannot be read as a picture: {error}") from error
+    channels, side = subject.shape[0], min(*whole.size, LARGEST)
+    square = read_picture(ImageOps.fit(whole, (side, side)), side, channels != 3)
+    pixels = torch.from_numpy(square.copy()).to(subject.images.device)
     return (pixels if channels == 3 else pixels.repeat(channels, 1, 1)).float() / 255
 
 

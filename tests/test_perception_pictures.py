@@ -22,10 +22,10 @@ def test_pictures_are_shown_as_they_are() -> None:
     assert in_motion(rgb[:1])[1, 1].tolist() == [3, 3, 3]
 
 
-def test_it_is_lit_where_the_map_is_greatest() -> None:
+def test_it_glows_where_the_map_is_greatest() -> None:
     picture = np.full((8, 8, 3), 100, np.uint8)
     where = np.zeros((2, 2))
     where[0, 1] = 7.0
     seen = lit(picture, where)
-    assert seen[0, 7].tolist() == [100] * 3 and seen[7, 0].tolist() == [45] * 3
-    assert (lit(picture, np.zeros((2, 2))) == 45).all()
+    assert seen[0, 7].tolist() == [197, 158, 100] and seen[7, 0].tolist() == [70] * 3
+    assert (lit(picture, np.zeros((2, 2))) == 70).all()
