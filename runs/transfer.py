@@ -2,8 +2,6 @@
 
 import csv
 import json
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from runs import jobs
 from runs.commands import refusing_bad_input, run_command
 from runs.config import HEADS
 from runs.curves import read_curve
@@ -81,17 +80,7 @@ class Job:
 
     def run(self) -> int:
         """Start it, or go on with it; return its exit code."""
-        command = self.command
-        if (self.folder / "checkpoints" / "latest").exists():
-            command = (self.command[0], "--resume", str(self.folder))
-        elif self.folder.exists() and self.command[0] != "runs.record_frames":
-            shutil.rmtree(self.folder)  # stopped before its first checkpoint
-        process = subprocess.Popen([sys.executable, "-m", *command])
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # it gets the signal too, saves, and ends
-                continue
+        return jobs.wait(jobs.start(self.folder, self.command))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,293 @@
+"""Search for good settings: `python -m runs.search classification --data digits --parameters learning-rate`."""
+
+import csv
+import importlib
+import math
+import signal
+import sys
+import time
+import warnings
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import tyro
+
+from agents.config import DQNConfig
+from runs import jobs
+from runs.commands import INTERRUPTED, refusing_bad_input
+from runs.config import PerceptionConfig, TrainConfig
+from runs.presets import PRESETS
+
+RANGES = {
+    "learning-rate": (1e-5, 1e-2),
+    "backbone-learning-rate": (1e-6, 1e-3),
+    "weight-decay": (1e-4, 1.0),
+    "motion-weight": (1.0, 100.0),
+    "label-spread": (0.1, 3.0),
+    "gradient-clip-norm": (0.1, 100.0),
+    "optimizer-epsilon": (1e-8, 1e-3),
+    "auxiliary-weight": (1e-3, 10.0),
+    "n-steps": (1, 10),
+    "batch-size": (16, 256),
+    "target-update-steps": (100, 10_000),
+}
+SCORED_BY = {
+    "classification": "f1_weighted",
+    "segmentation": "miou",
+    "captioning": "bleu4",
+    "autoencoding": "psnr",
+    "contrast": "validation_loss",
+    "gan": "frechet",
+}
+LOWER_IS_BETTER = ("validation_loss", "frechet")
+FINER = 4.0  # times narrower, on a log scale, once the better place is known
+EDGE = 0.05  # of a range, on a log scale, that counts as its end
+POLL_SECONDS = 0.5
+WARM_UP_TRIALS = 3  # that are never cut short: the others are compared with their median
+
+
+@dataclass(frozen=True)
+class SearchArgs:
+    """Try settings at random on a log scale, first all over their ranges, then around the best; stop what lags behind.
+
+    What follows is given to the training command as it is: `python -m runs.search segmentation --data DIR
+    --total-updates 500`. The same command goes on with a search that was stopped.
+    """
+
+    what: tyro.conf.Positional[str]
+    """A preset of `runs.train_dqn`, or a task of `runs.train_perception`."""
+    parameters: tuple[str, ...] = ("learning-rate",)
+    """What is searched, with its range where that is not the usual one: `learning-rate=1e-5:1e-2`."""
+    trials: int = 16
+    """Runs made in all, those stopped early too; the latter half looks around the best of the former."""
+    out: Path | None = None
+    """The search's folder; `runs/out/search-WHAT` when not given."""
+    search_seed: int = 0
+    """Of what is tried. The runs' own seed is their option."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An option and the range that it is searched in."""
+
+    name: str
+    low: float
+    high: float
+    whole: bool
+    """Whether it counts something."""
+
+    def around(self, value: float) -> "Parameter":
+        """Return it with a range `FINER` times as narrow around a value, within its own."""
+        reach = (self.high / self.low) ** (0.5 / FINER)
+        low, high = max(self.low, value / reach), min(self.high, value * reach)
+        return Parameter(
+            self.name, math.floor(low) if self.whole else low, math.ceil(high) if self.whole else high, self.whole
+        )
+
+    def edge(self, value: float) -> str | None:
+        """Return which end of the range a value lies at, in words; None where it does not."""
+        place = math.log(value / self.low) / math.log(self.high / self.low)
+        return "lower" if place < EDGE else "upper" if place > 1 - EDGE else None
+
+
+def read_parameter(text: str, agent: bool) -> Parameter:
+    """Return the parameter that `name` or `name=LOW:HIGH` says.
+
+    Raises:
+        ValueError: there is no such option, or no such range.
+    """
+    name, _, range_ = text.partition("=")
+    known = {f.name.replace("_", "-"): f.type for f in (*fields(TrainConfig), *fields(DQNConfig))}
+    known |= {"auxiliary-weight": float}
+    if not agent:
+        known = {f.name.replace("_", "-"): f.type for f in fields(PerceptionConfig)}
+    whole = known.get(name) is int
+    if name not in known or not (whole or float in (known[name], *get_args(known[name]))):
+        raise ValueError(f"--parameters {name}: no number that training takes; usual ones are {', '.join(RANGES)}")
+    try:
+        low, high = (float(end) for end in range_.split(":")) if range_ else RANGES[name]
+    except KeyError as error:
+        raise ValueError(f"--parameters {name} has no usual range: give one, {name}=LOW:HIGH") from error
+    except ValueError as error:
+        raise ValueError(f"--parameters {text}: a range is LOW:HIGH, two numbers") from error
+    if not 0 < low < high:
+        raise ValueError(f"--parameters {text}: needs 0 < LOW < HIGH, the scale is logarithmic")
+    return Parameter(name, low, high, whole)
+
+
+class Search:
+    """A study on disk, and the runs that it is made of."""
+
+    def __init__(self, args: SearchArgs, passed_on: list[str]) -> None:
+        """Open the study, or a new one.
+
+        Raises:
+            ValueError: optuna is missing, something cannot be meant, or the folder holds another search.
+        """
+        self.agent = args.what in PRESETS
+        if not self.agent and args.what not in SCORED_BY:
+            raise ValueError(f"'{args.what}' is no preset ({', '.join(PRESETS)}) and no task ({', '.join(SCORED_BY)})")
+        if args.trials < 2:
+            raise ValueError(f"trials {args.trials} must be at least 2")
+        self.parameters = [read_parameter(text, self.agent) for text in args.parameters]
+        self.metric = "evaluation_score" if self.agent else SCORED_BY[args.what]
+        self.count = "steps" if self.agent else "updates"
+        self.lower_is_better = self.metric in LOWER_IS_BETTER
+        self.args = args
+        self.out = (args.out or Path("runs/out") / f"search-{args.what}").absolute()
+        program = "runs.train_dqn" if self.agent else "runs.train_perception"
+        self.command = (program, args.what, *passed_on, "--tracking", "none")
+        if {"--out", "--resume", "--check"} & {option.split("=")[0] for option in passed_on}:
+            raise ValueError("--out is the search's own folder; --resume and --check go with single runs")
+        try:
+            self.optuna: Any = importlib.import_module("optuna")
+        except ImportError as error:
+            raise ValueError("optuna is not installed: pip install 'saccade[search]'") from error
+        self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.study = self.optuna.create_study(
+            study_name="search",
+            storage=f"sqlite:///{self.out / 'study.db'}",
+            sampler=self.optuna.samplers.RandomSampler(seed=args.search_seed),
+            pruner=self.optuna.pruners.MedianPruner(n_startup_trials=WARM_UP_TRIALS),
+            direction="minimize" if self.lower_is_better else "maximize",
+            load_if_exists=True,
+        )
+        about = {"command": list(self.command), "parameters": list(args.parameters)}
+        if self.study.user_attrs not in ({}, about):
+            raise ValueError(f"'{self.out}' holds a search for something else: give another --out")
+        for name, value in about.items():
+            self.study.set_user_attr(name, value)
+
+    def run(self) -> int:
+        """Make what is missing of the trials; return 0, or the exit code of an interrupt."""
+        state = self.optuna.trial.TrialState
+        for stopped in self.study.get_trials(states=(state.RUNNING,)):
+            self.study.enqueue_trial(stopped.params, user_attrs=stopped.user_attrs)
+            self.study.tell(stopped.number, state=state.FAIL)
+        while (made := len(self.study.get_trials(states=(state.COMPLETE, state.PRUNED)))) < self.args.trials:
+            searched = self.parameters
+            if made >= self.args.trials // 2 and (best := self._best()) is not None:
+                searched = [each.around(best.params[each.name]) for each in self.parameters]
+            trial = self.study.ask()
+            values = {
+                each.name: (trial.suggest_int if each.whole else trial.suggest_float)(
+                    each.name, each.low, each.high, log=True
+                )
+                for each in searched
+            }
+            trial.set_user_attr("folder", folder := trial.user_attrs.get("folder", str(self.out / str(trial.number))))
+            said = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+            print(f"run {made + 1} of {self.args.trials}: {said}", flush=True)
+            options = tuple(part for name, value in values.items() for part in (f"--{name}", repr(value)))
+            ended = self._follow(trial, Path(folder), (*self.command, *options, "--out", folder))
+            if ended == INTERRUPTED:
+                print("stopped. The same command goes on")
+                return INTERRUPTED
+        return 0
+
+    def _follow(self, trial: Any, folder: Path, command: tuple[str, ...]) -> int:
+        """Run a trial, tell the study how it does, and stop it where it lags behind."""
+        process, told, state = jobs.start(folder, command), 0, self.optuna.trial.TrialState
+        try:
+            while process.poll() is None:
+                time.sleep(POLL_SECONDS)
+                for count, value in self.scores(folder)[told:]:
+                    trial.report(value, count)
+                    told += 1
+                    if process.poll() is None and trial.should_prune():
+                        process.send_signal(signal.SIGTERM)
+                        jobs.wait(process)
+                        self.study.tell(trial, state=state.PRUNED)
+                        return 0
+        except KeyboardInterrupt:
+            jobs.wait(process)
+            return INTERRUPTED
+        scores = self.scores(folder)
+        if process.returncode == INTERRUPTED:
+            return INTERRUPTED
+        if process.returncode != 0 or not scores:
+            if not folder.exists():
+                raise SystemExit(process.returncode)  # it said itself what it was given wrongly
+            self.study.tell(trial, state=state.PRUNED)  # diverged
+            return 0
+        values = [value for _, value in scores]
+        self.study.tell(trial, min(values) if self.lower_is_better else max(values))
+        return 0
+
+    def scores(self, folder: Path) -> list[tuple[int, float]]:
+        """Return the evaluations that a run has written so far, by its count."""
+        if not (folder / "metrics.csv").exists():
+            return []
+        with (folder / "metrics.csv").open() as file:
+            rows = [row for row in csv.DictReader(file) if row.get(self.metric) and row.get(self.count)]
+        return sorted({int(row[self.count]): float(row[self.metric]) for row in rows}.items())
+
+    def _best(self) -> Any:
+        done = self.study.get_trials(states=(self.optuna.trial.TrialState.COMPLETE,))
+        return self.study.best_trial if done else None
+
+    def tell(self) -> None:
+        """Print the runs, the best first, draw them, and warn where the best lies at the end of a range."""
+        from rich.console import Console
+        from rich.table import Table
+
+        best = self._best()
+        if best is None:
+            raise SystemExit("error: no run came to its end: what each said stands above")
+        sign = 1 if self.lower_is_better else -1
+        trials = [trial for trial in self.study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
+        trials.sort(
+            key=lambda trial: math.inf if trial.value is None or trial.state.name == "PRUNED" else sign * trial.value
+        )
+        names = [each.name for each in self.parameters]
+        rows = []
+        for trial in trials:
+            last = max(trial.intermediate_values.items(), default=(0, math.nan))
+            whole = trial.state.name == "COMPLETE"
+            score = f"{trial.value:.4g}" if whole else f"{last[1]:.4g}, stopped at {self.count[:-1]} {last[0]:,}"
+            rows.append([Path(trial.user_attrs["folder"]).name, *(f"{trial.params[n]:.4g}" for n in names), score])
+        table = Table("run", *names, self.metric)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+        with (self.out / "trials.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["run", *names, self.metric], *rows])
+        self._draw()
+        for each in self.parameters:
+            if (edge := each.edge(best.params[each.name])) is not None:
+                print(
+                    f"warning: the best {each.name}, {best.params[each.name]:.3g}, lies at the {edge} end of its range "
+                    f"{each.low:g} to {each.high:g}: search on with --parameters {each.name}=LOW:HIGH and another --out"
+                )
+        print(self.out / "parallel.png")
+
+    def _draw(self) -> None:
+        import matplotlib
+
+        matplotlib.use("agg")
+        from matplotlib import pyplot
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", self.optuna.exceptions.ExperimentalWarning)
+            plots = importlib.import_module("optuna.visualization.matplotlib")
+            names = [each.name for each in self.parameters]
+            axes = plots.plot_parallel_coordinate(self.study, params=names, target_name=self.metric)
+        axes.figure.savefig(self.out / "parallel.png", dpi=120, bbox_inches="tight")
+        pyplot.close(axes.figure)
+
+
+def main(argv: list[str]) -> int:
+    """Search; return 0, or 130 when it was interrupted."""
+    with refusing_bad_input():
+        args, passed_on = tyro.cli(SearchArgs, args=argv, prog="python -m runs.search", return_unknown_args=True)
+        search = Search(args, passed_on)
+    ended = search.run()
+    if ended == 0:
+        search.tell()
+    return ended
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
