@@ -212,7 +212,7 @@ class DQNRun:
         save_json(self.folder / "evaluation.json", result | {"steps": self.steps})
         if config.evaluation_video_steps:
             video = self.folder / "videos" / f"{self.steps}.mp4"
-            record_video(self.agent, config.env, video, config.seed, 0.0, config.evaluation_video_steps)
+            record_video(self.agent, config.env, video, config.seed, 0.0, most_steps=config.evaluation_video_steps)
             self._tracker.log_file("evaluation_video", video, self.steps)
         if result["mean"] > self._best_score:
             self._best_score = result["mean"]

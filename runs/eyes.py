@@ -63,7 +63,7 @@ def open_eyes(checkpoints: tuple[Path, ...], frames: tuple[int, ...], device: st
         if eye.shape != frames:
             theirs, ours = ("×".join(map(str, shape)) for shape in (eye.shape, frames))
             raise ValueError(f"--eye '{checkpoint}' looks at images of {theirs}; this agent sees {ours}")
-        alike = sum(other.name.split(" ")[0] == eye.name for other in eyes)
-        eye.name += f" {alike + 1}" if alike else ""
+        alike = sum(other.name.split("-")[0] == eye.name for other in eyes)
+        eye.name += f"-{alike + 1}" if alike else ""
         eyes.append(eye)
     return eyes

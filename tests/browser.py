@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,10 @@ def need_chromium() -> None:
         if os.environ.get(REQUIRED):
             pytest.fail(f"{REQUIRED} is set and there is no chromium")
         pytest.skip("there is no chromium: apt-get install chromium")
+
+
+class ChromiumError(RuntimeError):
+    """What Chromium answers when it cannot."""
 
 
 class Page:
@@ -54,16 +59,39 @@ class Page:
             answer, _, self._rest = self._rest.partition(b"\0")
             found = json.loads(answer)
             if found.get("id") == self._count:
-                assert "error" not in found, found["error"]
+                if "error" in found:
+                    raise ChromiumError(found["error"]["message"])
                 return found["result"]
 
     def open(self, url: str) -> None:
+        """Go to `url` and wait until the page is loaded, and can be drawn."""
         self.call("Page.navigate", url=url)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                state = self.call("Runtime.evaluate", expression="location.href + document.readyState")
+                if state["result"]["value"].startswith(url) and state["result"]["value"].endswith("complete"):
+                    self.picture()
+                    return
+            except ChromiumError:  # between two pages there is none
+                pass
+            assert time.monotonic() < deadline, f"{url} does not load"
+            time.sleep(0.1)
 
     def picture(self) -> NDArray[np.uint8]:
         """Return what it shows, (H, W, 3)."""
         png = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+    def may_reach(self, url: str) -> str:
+        """Return whether the page's policy lets it turn to `url`: `stopped` or `free to go`, whoever is there."""
+        code = """new Promise(done => {
+            document.addEventListener("securitypolicyviolation", () => done("stopped"));
+            const free = () => setTimeout(() => done("free to go"), 500);
+            fetch(%s, {mode: "no-cors"}).then(free, free);
+        })"""
+        answer = self.call("Runtime.evaluate", expression=code % json.dumps(url), awaitPromise=True)
+        return answer["result"]["value"]
 
 
 @contextmanager
