@@ -35,6 +35,7 @@ def test_the_list_of_commands_and_games() -> None:
         "train_dqn",
         "evaluate",
         "watch",
+        "play",
         "games",
         "benchmark",
         "scaling",
@@ -59,7 +60,7 @@ def test_curves_are_drawn(trained: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "train_dqn train_perception train_sb3 evaluate watch predict games benchmark scaling curves export "
+    "train_dqn train_perception train_sb3 evaluate watch play predict games benchmark scaling curves export "
     "record_frames label_sheet".split(),
 )
 def test_help_is_quick(name: str) -> None:
