@@ -117,7 +117,10 @@ class _Page(http.server.ThreadingHTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: _Page
+    @property
+    def _page(self) -> _Page:
+        assert isinstance(self.server, _Page)
+        return self.server
 
     def do_GET(self) -> None:
         """Send a file; the bare address leads to the one that says where the data is."""
@@ -127,7 +130,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif path == "/" and not query:
             # By the name that the browser reaches this machine by, which only the browser knows.
             name = urllib.parse.urlsplit(f"//{self.headers.get('Host', LOOPBACK)}").hostname or LOOPBACK
-            data = f"rerun+http://{f'[{name}]' if ':' in name else name}:{self.server.data_port}/proxy"
+            data = f"rerun+http://{f'[{name}]' if ':' in name else name}:{self._page.data_port}/proxy"
             self.send_response(302)
             self.send_header("Location", f"/?url={urllib.parse.quote(data)}&hide_welcome_screen&theme=dark")
             self.end_headers()
@@ -136,7 +139,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _hand_on(self, path: str) -> None:
         try:
-            with urllib.request.urlopen(self.server.source + path, timeout=WAIT_SECONDS) as file:
+            with urllib.request.urlopen(self._page.source + path, timeout=WAIT_SECONDS) as file:
                 body, kind = file.read(), file.headers["Content-Type"]
         except OSError:
             self.send_error(404)
@@ -146,7 +149,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("rerun-final-length", str(len(body)))
-        policy = f"default-src {here}; connect-src 'self' data: blob: http://*:{self.server.data_port}"
+        policy = f"default-src {here}; connect-src 'self' data: blob: http://*:{self._page.data_port}"
         self.send_header("Content-Security-Policy", policy)
         self.end_headers()
         self.wfile.write(body)

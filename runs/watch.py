@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,6 +92,10 @@ def check(args: WatchArgs) -> None:
     for holds, message in checks:
         if not holds:
             raise ValueError(message)
+
+
+def begin_files(args: WatchArgs) -> None:
+    """Raise ValueError where a file that is asked for cannot be written."""
     for path in filter(None, (args.video, args.record)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +116,7 @@ def main(args: WatchArgs) -> int:
         with refusing_bad_input():
             check(args)
             moments, first = choose_moments(args)
+            begin_files(args)
             server, viewer = None, None
             if args.viewer:
                 server = opened.enter_context(start_server(args))
@@ -215,7 +220,9 @@ def open_viewer(args: WatchArgs, first: "Moment", server: "ViewerServer | None")
     return Viewer(recording, first, eyes, args.saliency_every_steps, how, live=server is not None)
 
 
-def in_viewer(moments: "Iterator[Moment]", viewer: "Viewer", server: "ViewerServer | None") -> "Iterator[Moment]":
+def in_viewer(
+    moments: "Iterator[Moment]", viewer: "Viewer", server: "ViewerServer | None"
+) -> "Generator[Moment, None, None]":
     """Pass moments on, shown in the Rerun viewer; live, at the game's own speed, until the app is closed."""
     due = time.monotonic()
     for moment in moments:
@@ -228,7 +235,7 @@ def in_viewer(moments: "Iterator[Moment]", viewer: "Viewer", server: "ViewerServ
             time.sleep(max(0.0, due - time.monotonic()))
 
 
-def in_window(moments: "Iterator[Moment]") -> "Iterator[Moment]":
+def in_window(moments: "Iterator[Moment]") -> "Generator[Moment, None, None]":
     """Pass moments on, shown in a window, until it is closed."""
     try:
         import pygame
@@ -251,7 +258,7 @@ def in_window(moments: "Iterator[Moment]") -> "Iterator[Moment]":
     pygame.quit()
 
 
-def into_video(moments: "Iterator[Moment]", path: Path) -> "Iterator[Moment]":
+def into_video(moments: "Iterator[Moment]", path: Path) -> "Generator[Moment, None, None]":
     """Pass moments on, written into an MP4."""
     import imageio_ffmpeg
 

@@ -192,6 +192,8 @@ def test_what_contradicts_itself_is_refused(agent: Path, eyes: list[Path], tmp_p
             check(tyro.cli(WatchArgs, args=[str(agent), *options]))
     assert "--best goes without --follow" in refused("runs.watch", str(agent), *record, "--best", "--follow")
     assert not list(tmp_path.iterdir())
+    assert "nothing at" in refused("runs.watch", str(tmp_path / "none"), *record)
+    assert not list(tmp_path.iterdir())
     assert "a perception task's" in refused("runs.watch", str(agent), *record, "--eye", str(agent))
     with pytest.raises(ValueError, match=r"looks at images of 3×84×84; this agent sees 4×84×84"):
         open_eyes((fresh_eye(tmp_path / "rgb", "captioning", {"words": [*SPECIAL, "a"]}, 3),), (4, 84, 84), "cpu")
