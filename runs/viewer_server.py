@@ -44,7 +44,8 @@ class ViewerServer:
         _need_free(host, port, port + 1)
         self.data_port, inner = port + 1, _free_ports(LOOPBACK)
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the child
-        command = [sys.executable, "-m", "rerun_cli", "--bind", host, "--port", str(self.data_port)]
+        guarded = [sys.executable, "-c", "from runs.viewer_server import guard; guard()"]
+        command = [*guarded, sys.executable, "-m", "rerun_cli", "--bind", host, "--port", str(self.data_port)]
         command += ["--hide-welcome-screen"] if app else ["--serve-web", "--web-viewer-port", str(inner)]
         command += [] if app else ["--server-memory-limit", MEMORY]
         if not is_loopback(host):
@@ -52,10 +53,15 @@ class ViewerServer:
         # Its command line takes a machine that sets CI for one that must not be counted. A session of its own: Ctrl-C
         # is for this process, which then ends the child and what that has started.
         self._child = subprocess.Popen(
-            command, env=os.environ | {"CI": "true"}, stdout=self._said, stderr=self._said, start_new_session=True
+            command,
+            env=os.environ | {"CI": "true"},
+            stdin=subprocess.PIPE,
+            stdout=self._said,
+            stderr=self._said,
+            start_new_session=True,
         )
         self.data_url = f"rerun+http://{_reached(host)}:{self.data_port}/proxy"
-        self.page_url = f"http://{_reached(host)}:{port}"
+        self.page_url = None if app else f"http://{_reached(host)}:{port}"
         try:
             self._wait_for(_reached(host, bracketed=False), self.data_port)
             if not app:
@@ -74,14 +80,21 @@ class ViewerServer:
             except OSError:
                 pass
             if not self.is_alive() or time.monotonic() - began > WAIT_SECONDS:
-                self._said.seek(0)
-                said = [line for line in self._said.read().splitlines() if line.strip()]
-                raise ValueError(f"Rerun's viewer does not start: {said[-1] if said else 'it says nothing'}")
+                raise ValueError(f"Rerun's viewer does not start (--web is for a browser): {self._last_words()}")
             time.sleep(0.05)
 
     def is_alive(self) -> bool:
         """Whether the child runs; the app ends when its window is closed."""
         return self._child.poll() is None
+
+    def trouble(self) -> str | None:
+        """Return what a child said last that ended with an error; None of one that runs, or that was closed."""
+        return self._last_words() if self._child.poll() else None
+
+    def _last_words(self) -> str:
+        self._said.seek(0)
+        said = [line for line in self._said.read().splitlines() if line.strip()]
+        return said[-1] if said else "it says nothing"
 
     def __enter__(self) -> "ViewerServer":
         return self
@@ -101,7 +114,22 @@ class ViewerServer:
                 break
             except subprocess.TimeoutExpired:
                 continue
+        assert self._child.stdin is not None
+        self._child.stdin.close()
         self._said.close()
+
+
+def guard() -> None:
+    """Run the command in `sys.argv`, and end it when standard input does: whoever started this is gone, however."""
+    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+
+    def end_with_parent() -> None:
+        sys.stdin.read()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    # The thread may hold standard input, which an ordinary exit would wait for.
+    os._exit(child.wait() & 0xFF)
 
 
 class _Page(http.server.ThreadingHTTPServer):

@@ -120,6 +120,7 @@ def main(args: WatchArgs) -> int:
             server, viewer = None, None
             if args.viewer:
                 server = opened.enter_context(start_server(args))
+                print(f"viewer: {server.page_url or 'its window opens'}", flush=True)
             if args.viewer or args.record is not None:
                 viewer = open_viewer(args, first, server)
         if args.best:
@@ -140,6 +141,9 @@ def main(args: WatchArgs) -> int:
             viewer.close()
         if stop.number:
             return stop.exit_code
+        if server is not None and (trouble := server.trouble()):
+            print(f"error: Rerun's viewer has ended: {trouble}; --web is for a browser", file=sys.stderr)
+            return 1
         for path in filter(None, (args.video, args.record)):
             print(f"{'video' if path == args.video else 'recording'}: {path}")
         if server is not None and server.is_alive():
@@ -186,7 +190,7 @@ def choose_best(args: WatchArgs, first: "Moment") -> "Iterator[Moment]":
 
 
 def start_server(args: WatchArgs) -> "ViewerServer":
-    """Start the viewer, and say where it is.
+    """Start the viewer, and warn where others reach it.
 
     Raises:
         ValueError: it does not start.
@@ -200,9 +204,7 @@ def start_server(args: WatchArgs) -> "ViewerServer":
             "this machine alone",
             file=sys.stderr,
         )
-    server = ViewerServer(args.host, args.port, app=app)
-    print("viewer: its window opens" if app else f"viewer: {server.page_url}", flush=True)
-    return server
+    return ViewerServer(args.host, args.port, app=app)
 
 
 def open_viewer(args: WatchArgs, first: "Moment", server: "ViewerServer | None") -> "Viewer":

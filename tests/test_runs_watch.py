@@ -2,7 +2,6 @@
 
 import importlib.util
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -275,10 +274,13 @@ def test_without_rerun_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         ViewerServer("127.0.0.1", 0, app=False)
 
 
-def test_an_open_host_is_warned_of(agent: Path) -> None:
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
+def test_an_open_host_is_warned_of_and_nothing_goes_on_listening(agent: Path, ended_by: signal.Signals) -> None:
     process = start("runs.watch", str(agent), "--viewer", "--web", "--port", "0", "--host", "0.0.0.0")
     assert process.stdout is not None
-    told = [process.stdout.readline() for _ in range(2)]
-    os.kill(process.pid, signal.SIGINT)
+    told = "".join(process.stdout.readline() for _ in range(2))
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(ended_by)
     process.communicate(timeout=60)
-    assert "warning: whoever reaches 0.0.0.0" in "".join(told) and "viewer: http://127.0.0.1:" in "".join(told)
+    assert "warning: whoever reaches 0.0.0.0" in told and "viewer: http://127.0.0.1:" in told
+    assert below and not psutil.wait_procs(below, timeout=10)[1]
