@@ -21,7 +21,7 @@ from agents.networks import QNetwork
 from agents.replay import Batch
 from agents.schedules import linear
 from agents.updates import LEARNED, EagerUpdate, PreparedBatch
-from perception.backbones import BACKBONES
+from perception.backbones import BACKBONES, Backbone
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -82,6 +82,11 @@ class DQN:
         return self._update.network(torch.as_tensor(frames, device=self.device))
 
     opinion_is = "Q-value of each action"
+
+    @property
+    def backbone(self) -> Backbone:
+        """The online network's eye."""
+        return self.online.backbone
 
     def opinion(self, frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Return what it makes of each action (B, A), and the value of the state (B,): to be looked at."""

@@ -173,6 +173,13 @@ class SB3Player:
         self.model, self.num_actions = model, int(model.action_space.n)
         self.opinion_is = f"{'Q-value' if isinstance(model, SB3DQN) else 'probability'} of each action"
 
+    @property
+    def backbone(self) -> Backbone:
+        """The eye of whoever acts."""
+        eye = _acting(self.model).features_extractor
+        assert isinstance(eye, BackboneExtractor)
+        return eye.backbone
+
     def act(self, frames: NDArray[np.uint8], epsilon: float = 0.0) -> Tensor:
         """Return the best action (B,) for stacks (B, C, H, W); whoever calls adds the random ones."""
         assert epsilon == 0

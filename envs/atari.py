@@ -4,7 +4,7 @@ import difflib
 from typing import Any
 
 import gymnasium
-from ale_py import roms
+from ale_py import ALEInterface, LoggerMode, roms
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
@@ -94,25 +94,36 @@ def _wrapped(config: EnvConfig, num_envs: int) -> VectorEnv[Any, Any, Any]:
     """Gymnasium's own wrappers, slower, for the modes and difficulties that ALE's vector environment does not offer."""
 
     def make_one() -> gymnasium.Env[Any, Any]:
-        from ale_py.env import AtariEnv
         from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
-        try:
-            env: gymnasium.Env[Any, Any] = AtariEnv(
-                config.game,
-                mode=config.mode,
-                difficulty=config.difficulty,
-                frameskip=1,
-                repeat_action_probability=STICKY[config.protocol],
-                full_action_space=config.full_action_space,
-                max_num_frames_per_episode=MAX_FRAMES_PER_EPISODE,
-                render_mode="rgb_array",
-            )
-        except RuntimeError as error:
-            raise ValueError(f"{config.game} has no such mode or difficulty: {error}") from error
-        if config.protocol == "classic":
-            env = _StartGame(env)
+        env = single_env(config)
         env = AtariPreprocessing(env, noop_max=0, frame_skip=FRAME_SKIP, screen_size=84, grayscale_obs=True)
         return FrameStackObservation(env, 4, padding_type="zero")
 
     return SyncVectorEnv([make_one] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+
+
+def single_env(config: EnvConfig) -> gymnasium.Env[Any, Any]:
+    """Return one game as Gymnasium knows it, a frame a step, in colour.
+
+    Raises:
+        ValueError: there is no such game, mode or difficulty.
+    """
+    from ale_py.env import AtariEnv
+
+    check_game(config.game)
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    try:
+        env: gymnasium.Env[Any, Any] = AtariEnv(
+            config.game,
+            mode=config.mode,
+            difficulty=config.difficulty,
+            frameskip=1,
+            repeat_action_probability=STICKY[config.protocol],
+            full_action_space=config.full_action_space,
+            max_num_frames_per_episode=MAX_FRAMES_PER_EPISODE,
+            render_mode="rgb_array",
+        )
+    except RuntimeError as error:
+        raise ValueError(f"{config.game} has no such mode or difficulty: {error}") from error
+    return _StartGame(env) if config.protocol == "classic" else env

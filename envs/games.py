@@ -1,9 +1,12 @@
 """Any game by its name."""
 
+from typing import Any
+
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.atari import GAMES, check_game, make_atari, vector_env
+from envs.atari import GAMES, check_game, make_atari, single_env, vector_env
 from envs.config import EnvConfig
 from envs.episodes import Episodes
 from envs.pixels import make_pixels
@@ -25,6 +28,21 @@ def make_games(config: EnvConfig, num_envs: int, seed: int, *, num_threads: int 
     if config.full_action_space or config.mode is not None or config.difficulty is not None:
         raise ValueError(f"full_action_space, mode and difficulty are options of Atari games; '{config.game}' is none")
     return make_pixels("saccade/Catch-v0" if config.game == CATCH else config.game, num_envs, seed)
+
+
+def make_playable(config: EnvConfig) -> gymnasium.Env[Any, Any]:
+    """Return one game for a person, as Gymnasium knows it, in colour: of Atari's a frame a step.
+
+    Raises:
+        ValueError: there is no such game, or one that nobody knows keys for.
+    """
+    if config.game in GAMES:
+        return single_env(config)
+    if config.game != CATCH:
+        if "-v" not in config.game:
+            check_game(config.game)
+        raise ValueError(f"nobody knows keys for '{config.game}': Atari's games and catch can be played")
+    return gymnasium.make("saccade/Catch-v0", render_mode="rgb_array")
 
 
 class Screen:

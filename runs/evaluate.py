@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from perception.backbones import Backbone
+
 EVALUATION_STREAM = 1_000_000  # keeps the seeds of evaluation episodes apart from those of training
 
 
@@ -25,6 +27,11 @@ class Player(Interface):
     num_actions: int
     opinion_is: str
     """In words, what the numbers of `opinion` are."""
+
+    @property
+    def backbone(self) -> "Backbone":
+        """The eye, whose maps can be looked at."""
+        ...
 
     def act(self, frames: "NDArray[np.uint8]") -> "Tensor":
         """Return the best action for each, (B,)."""

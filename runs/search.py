@@ -274,8 +274,13 @@ class Search:
             plots = importlib.import_module("optuna.visualization.matplotlib")
             names = [each.name for each in self.parameters]
             axes = plots.plot_parallel_coordinate(self.study, params=names, target_name=self.metric)
-        axes.figure.savefig(self.out / "parallel.png", dpi=120, bbox_inches="tight")
-        pyplot.close(axes.figure)
+        figure = axes.figure
+        for each in figure.axes:
+            if each.get_label() == "<colorbar>":  # says what the first axis says, over the last one's numbers
+                each.remove()
+        figure.set_size_inches(3 + 2 * len(names), 4)
+        figure.savefig(self.out / "parallel.png", dpi=120, bbox_inches="tight")
+        pyplot.close(figure)
 
 
 def main(argv: list[str]) -> int:

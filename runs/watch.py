@@ -1,95 +1,32 @@
-"""Watch an agent play: `python -m runs.watch CHECKPOINT --video FILE.mp4`, or in a window where there is a display."""
+"""Watch an agent play: `python -m runs.watch CHECKPOINT`, in a window, as `--video FILE.mp4`, or in the `--viewer`."""
 
+import contextlib
+import itertools
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
 
 from envs.config import EnvConfig, Protocol
-from runs.commands import refusing_bad_input, run_command
-from runs.evaluate import EVALUATION_STREAM, check_play, load_player
+from runs.commands import StopSignal, refusing_bad_input, run_command
+from runs.evaluate import check_play, load_player
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from runs.evaluate import Player
+    from runs.moments import Moment
+    from runs.viewer import Viewer
+    from runs.viewer_server import ViewerServer
 
 STEPS_PER_SECOND = 15
-
-
-class Watched(NamedTuple):
-    """A step, drawn."""
-
-    picture: "NDArray[np.uint8]"  # (608, 640, 3)
-    score: float
-    value: float
-    episode_over: bool
-
-
-def play(agent: "Player", env: EnvConfig, seed: int, epsilon: float) -> Iterator[Watched]:
-    """Play without end, one drawn step at a time."""
-    from envs.games import Screen, make_games
-    from runs.pictures import draw_step
-
-    games = make_games(env, 1, seed + EVALUATION_STREAM)
-    screen = Screen(env, games, seed + EVALUATION_STREAM)
-    rng, names = np.random.default_rng(seed), games.action_names()
-    values: list[float] = []
-    score = 0.0
-    while True:
-        opinions, value = agent.opinion(games.frames)
-        opinion = opinions[0].tolist()
-        action = int(rng.integers(len(opinion))) if rng.random() < epsilon else int(np.argmax(opinion))
-        values.append(float(value))
-        seen = games.frames[0, -1]
-        picture = draw_step(screen.show(), seen, names, opinion, agent.opinion_is, action, values, score)
-        after = games.step(np.array([action]))
-        screen.step(action)
-        over = bool(after.episodes)
-        score = after.episodes[0].score if over else score + float(after.rewards[0])
-        yield Watched(picture, score, values[-1], over)
-        if over:
-            score = 0.0
-
-
-def record_video(
-    agent: "Player",
-    env: EnvConfig,
-    path: Path,
-    seed: int,
-    epsilon: float,
-    episodes: int = 1,
-    most_steps: int | None = None,
-) -> list[float]:
-    """Write an MP4 of `episodes` games, or of their first `most_steps` steps; return the scores of those that ended.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    import imageio_ffmpeg
-
-    from runs.pictures import HEIGHT, WIDTH
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    writer = imageio_ffmpeg.write_frames(
-        str(path), (WIDTH, HEIGHT), fps=STEPS_PER_SECOND, macro_block_size=2, ffmpeg_log_level="error", quality=6
-    )
-    writer.send(None)
-    scores: list[float] = []
-    for step, watched in enumerate(play(agent, env, seed, epsilon), start=1):
-        writer.send(np.ascontiguousarray(watched.picture))
-        if watched.episode_over:
-            scores.append(watched.score)
-        if len(scores) == episodes or step == most_steps:
-            break
-    writer.close()
-    return scores
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -99,9 +36,28 @@ class WatchArgs:
     checkpoint: tyro.conf.Positional[Path]
     """A checkpoint folder, or a run folder (its newest checkpoint)."""
     video: Path | None = None
-    """Write an MP4 here; without it a window opens."""
-    episodes: int = 1
-    """Whole games to play."""
+    """Write an MP4 here; without it, `--viewer` and `--record` a window opens."""
+    viewer: bool = False
+    """Show it in the Rerun viewer: the app where there is a display, else a page for a browser."""
+    record: Path | None = None
+    """Keep what the Rerun viewer shows in this .rrd file, for `rerun FILE.rrd`; without --viewer it shows nothing."""
+    eye: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """A perception task's checkpoint, which looks at the same frames in the Rerun viewer; may be given again."""
+    saliency_every_steps: int = 4
+    """Steps between two looks, in the Rerun viewer, at what the value and the action hang on; 0 for none. Each takes
+    290 passes of the network, as long as all else of five steps."""
+    web: bool = False
+    """With --viewer, the page for a browser even where there is a display."""
+    host: str = "127.0.0.1"
+    """Where the page listens; other addresses let others see it."""
+    port: int = 9090
+    """Of the page; the data has the port after it. 0 for any that are free."""
+    episodes: int | None = None
+    """Whole games to play; 1 when not given, and with --follow as many as there is time for."""
+    best: bool = False
+    """Play the games unseen, and show the one with the highest score."""
+    follow: bool = False
+    """Of a run folder: play its newest checkpoint, a game each, as long as it trains."""
     protocol: Protocol | None = None
     """`classic` or `v5`; the one trained under when not given."""
     epsilon: float = 0.01
@@ -112,38 +68,177 @@ class WatchArgs:
     """cpu, cuda, mps or auto."""
 
 
-def main(args: WatchArgs) -> int:
-    """Play, and print each game's score; return the exit code."""
-    with refusing_bad_input():
-        check_play(args.episodes, args.epsilon)
-        if args.video is None and not _has_display():
-            raise ValueError("there is no display to open a window on: give --video FILE.mp4")
-        if args.video is not None and args.video.suffix != ".mp4":
-            raise ValueError(f"--video {args.video}: only .mp4 is written")
-        agent, env = load_player(args.checkpoint, args.protocol, args.device)
-        if args.video is not None:
-            try:
-                args.video.parent.mkdir(parents=True, exist_ok=True)
-                args.video.touch()
-            except OSError as error:
-                raise ValueError(f"cannot write '{args.video}': {error.strerror}") from error
-    if args.video is None:
-        scores = _show(agent, env, args)
-    else:
-        scores = record_video(agent, env, args.video, args.seed, args.epsilon, args.episodes)
-    for score in scores:
-        print(f"{env.game} ({env.protocol}): {score:g}")
-    if args.video is not None:
-        print(f"video: {args.video}")
-    return 0
+def check(args: WatchArgs) -> None:
+    """Raise ValueError, in words that say what to do, where options cannot be meant or contradict each other."""
+    check_play(1 if args.episodes is None else args.episodes, args.epsilon)
+    in_rerun = args.viewer or args.record is not None
+    checks = [
+        (args.video is None or not in_rerun, "--video goes without --viewer and --record: give one or the other"),
+        (args.video is None or args.video.suffix == ".mp4", f"--video {args.video}: only .mp4 is written"),
+        (args.record is None or args.record.suffix == ".rrd", f"--record {args.record}: only .rrd is written"),
+        (in_rerun or not args.eye, "--eye goes with --viewer or --record"),
+        (args.saliency_every_steps >= 0, f"--saliency-every-steps {args.saliency_every_steps} must be at least 0"),
+        (args.viewer or not args.web, "--web goes with --viewer"),
+        (args.viewer or args.host == LOOPBACK, "--host goes with --viewer"),
+        (0 <= args.port < 65_535, f"--port {args.port} must lie between 0 and 65534"),
+        (not (args.best and args.follow), "--best goes without --follow, which has no end to choose at"),
+        (not args.best or (args.episodes or 1) > 1, "--best needs --episodes of at least 2 to choose from"),
+        (not args.follow or args.video is None, "--follow goes without --video, which has an end"),
+        (
+            args.video is not None or in_rerun or has_display(),
+            "there is no display to open a window on: give --video FILE.mp4, --viewer or --record FILE.rrd",
+        ),
+    ]
+    for holds, message in checks:
+        if not holds:
+            raise ValueError(message)
 
 
-def _has_display() -> bool:
+def begin_files(args: WatchArgs) -> None:
+    """Raise ValueError where a file that is asked for cannot be written."""
+    for path in filter(None, (args.video, args.record)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise ValueError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def has_display() -> bool:
+    """Whether a window can be opened."""
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _show(agent: "Player", env: EnvConfig, args: WatchArgs) -> list[float]:
-    """Play in a window until the episodes are over or the window is closed."""
+def main(args: WatchArgs) -> int:
+    """Play, and print each game's score; return the exit code."""
+    stop = StopSignal()
+    with contextlib.ExitStack() as opened:
+        with refusing_bad_input():
+            check(args)
+            moments, first = choose_moments(args)
+            begin_files(args)
+            server, viewer = None, None
+            if args.viewer:
+                server = opened.enter_context(start_server(args))
+                print(f"viewer: {server.page_url or 'its window opens'}", flush=True)
+            if args.viewer or args.record is not None:
+                viewer = open_viewer(args, first, server)
+        if args.best:
+            moments = choose_best(args, first)
+        stop.listen()
+        if viewer is not None:
+            shown = in_viewer(moments, viewer, server)
+        else:
+            shown = in_window(moments) if args.video is None else into_video(moments, args.video)
+        for moment in shown:
+            if moment.episode_over:
+                who = f"{moment.agent}: " if args.follow else ""
+                print(f"{who}{moment.env.game} ({moment.env.protocol}): {moment.score:g}", flush=True)
+            if stop.number:
+                break
+        shown.close()
+        if viewer is not None:
+            viewer.close()
+        if stop.number:
+            return stop.exit_code
+        if server is not None and (trouble := server.trouble()):
+            print(f"error: Rerun's viewer has ended: {trouble}; --web is for a browser", file=sys.stderr)
+            return 1
+        for path in filter(None, (args.video, args.record)):
+            print(f"{'video' if path == args.video else 'recording'}: {path}")
+        if server is not None and server.is_alive():
+            print("the viewer stays open: Ctrl-C ends it", flush=True)
+            while server.is_alive() and not stop.number:
+                time.sleep(0.1)
+    return 0
+
+
+def choose_moments(args: WatchArgs) -> "tuple[Iterator[Moment], Moment]":
+    """Return the games to be shown, and a first moment, which says what they look like.
+
+    Raises:
+        ValueError: the checkpoint cannot be read.
+    """
+    from runs import machine
+    from runs.moments import first_episodes, follow, play
+
+    def load(path: Path) -> "tuple[Player, EnvConfig]":
+        loaded = load_player(path, args.protocol, args.device)
+        machine.settle_thread(1)  # a picture at a time: more threads only wait for each other
+        return loaded
+
+    if args.follow:
+        moments = follow(args.checkpoint, load, args.seed, args.epsilon)
+        if args.episodes is not None:
+            moments = first_episodes(moments, args.episodes)
+        first = next(moments)
+        return itertools.chain([first], moments), first
+    player, env = load(args.checkpoint)
+    first = next(play(player, env, args.seed, args.epsilon, str(args.checkpoint)))
+    moments = play(player, env, args.seed, args.epsilon, str(args.checkpoint))
+    return first_episodes(moments, args.episodes or 1), first
+
+
+def choose_best(args: WatchArgs, first: "Moment") -> "Iterator[Moment]":
+    """Play all the games unseen, print their scores, and return the best one."""
+    from runs.moments import best_episode, one_episode
+
+    how = (first.player, first.env, args.seed, args.epsilon)
+    best, scores = best_episode(*how, args.episodes or 1)
+    print(f"scores: {', '.join(f'{score:g}' for score in scores)}; shown is game {best + 1}", flush=True)
+    return one_episode(*how, best, str(args.checkpoint))
+
+
+def start_server(args: WatchArgs) -> "ViewerServer":
+    """Start the viewer, and warn where others reach it.
+
+    Raises:
+        ValueError: it does not start.
+    """
+    from runs.viewer_server import ViewerServer, is_loopback
+
+    app = has_display() and not args.web
+    if not is_loopback(args.host):
+        print(
+            f"warning: whoever reaches {args.host} sees what is shown, and can add to it; --host {LOOPBACK} is for "
+            "this machine alone",
+            file=sys.stderr,
+        )
+    return ViewerServer(args.host, args.port, app=app)
+
+
+def open_viewer(args: WatchArgs, first: "Moment", server: "ViewerServer | None") -> "Viewer":
+    """Return what shows moments in the Rerun viewer, keeps them in a file, or both.
+
+    Raises:
+        ValueError: Rerun is not installed, or an eye cannot be read.
+    """
+    from runs.eyes import open_eyes
+    from runs.viewer import Viewer, open_recording
+
+    eyes = open_eyes(args.eye, first.frames.shape, args.device)
+    recording = open_recording(first.env.game, server.data_url if server else None, args.record)
+    how = f"ε = {args.epsilon:g}, seed {args.seed}"
+    return Viewer(recording, first, eyes, args.saliency_every_steps, how, live=server is not None)
+
+
+def in_viewer(
+    moments: "Iterator[Moment]", viewer: "Viewer", server: "ViewerServer | None"
+) -> "Generator[Moment, None, None]":
+    """Pass moments on, shown in the Rerun viewer; live, at the game's own speed, until the app is closed."""
+    due = time.monotonic()
+    for moment in moments:
+        if server is not None and not server.is_alive():
+            return
+        viewer.show(moment)
+        yield moment
+        if server is not None:
+            due = max(due + 1 / STEPS_PER_SECOND, time.monotonic() - 1)
+            time.sleep(max(0.0, due - time.monotonic()))
+
+
+def in_window(moments: "Iterator[Moment]") -> "Generator[Moment, None, None]":
+    """Pass moments on, shown in a window, until it is closed."""
     try:
         import pygame
     except ImportError:
@@ -153,21 +248,69 @@ def _show(agent: "Player", env: EnvConfig, args: WatchArgs) -> list[float]:
 
     pygame.init()
     window = pygame.display.set_mode((WIDTH, HEIGHT))
-    pygame.display.set_caption(f"{env.game} ({env.protocol})")
     clock = pygame.time.Clock()
-    scores: list[float] = []
-    for watched in play(agent, env, args.seed, args.epsilon):
+    for moment, picture in drawn(moments):
+        pygame.display.set_caption(f"{moment.env.game} ({moment.env.protocol})")
         if any(event.type == pygame.QUIT for event in pygame.event.get()):
             break
-        window.blit(pygame.image.frombuffer(watched.picture.tobytes(), (WIDTH, HEIGHT), "RGB"), (0, 0))
+        window.blit(pygame.image.frombuffer(picture.tobytes(), (WIDTH, HEIGHT), "RGB"), (0, 0))
         pygame.display.flip()
         clock.tick(STEPS_PER_SECOND)
-        if watched.episode_over:
-            scores.append(watched.score)
-        if len(scores) == args.episodes:
-            break
+        yield moment
     pygame.quit()
-    return scores
+
+
+def into_video(moments: "Iterator[Moment]", path: Path) -> "Generator[Moment, None, None]":
+    """Pass moments on, written into an MP4."""
+    import imageio_ffmpeg
+
+    from runs.pictures import HEIGHT, WIDTH
+
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (WIDTH, HEIGHT), fps=STEPS_PER_SECOND, macro_block_size=2, ffmpeg_log_level="error", quality=6
+    )
+    writer.send(None)
+    with contextlib.closing(writer):
+        for moment, picture in drawn(moments):
+            writer.send(np.ascontiguousarray(picture))
+            yield moment
+
+
+def drawn(moments: "Iterator[Moment]") -> "Iterator[tuple[Moment, NDArray[np.uint8]]]":
+    """Yield each moment with its picture, (608, 640, 3)."""
+    from runs.pictures import draw_step
+
+    values: list[float] = []
+    for moment in moments:
+        values.append(moment.value)
+        yield (
+            moment,
+            draw_step(
+                moment.screen,
+                moment.frames[-1],
+                moment.action_names,
+                moment.opinion,
+                moment.player.opinion_is,
+                moment.action,
+                values,
+                moment.score_before,
+            ),
+        )
+
+
+def record_video(agent: "Player", env: EnvConfig, path: Path, seed: int, epsilon: float, most_steps: int) -> None:
+    """Write an MP4 of the first `most_steps` steps of a game.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from runs.moments import first_episodes, play
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    game = first_episodes(play(agent, env, seed, epsilon), 1)
+    for _ in into_video(itertools.islice(game, most_steps), path):
+        pass
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def test_the_list_of_commands_and_games() -> None:
         "train_dqn",
         "evaluate",
         "watch",
+        "play",
         "games",
         "benchmark",
         "scaling",
@@ -62,8 +63,8 @@ def test_curves_are_drawn(trained: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "train_dqn train_perception train_sb3 evaluate watch predict games benchmark scaling curves report export "
-    "record_frames label_sheet dream state_map".split(),
+    "train_dqn train_perception train_sb3 evaluate watch play predict games benchmark scaling curves report export "
+    "record_frames label_sheet dream state_map search".split(),
 )
 def test_help_is_quick(name: str) -> None:
     run(f"runs.{name}", "--help")

@@ -1,0 +1,143 @@
+"""An agent's games, moment by moment: what is on the screen, what the agent makes of it, and what comes of it."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from envs.config import EnvConfig
+from runs.evaluate import EVALUATION_STREAM
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from runs.evaluate import Player
+
+WAIT_SECONDS = 1.0  # between two looks for a first checkpoint
+
+
+class Moment(NamedTuple):
+    """One step, and the state it was made in."""
+
+    player: "Player"
+    agent: str  # which it is
+    env: EnvConfig
+    episode: int
+    screen: "NDArray[np.uint8]"  # (H, W, 3) in colour
+    frames: "NDArray[np.uint8]"  # (C, H, W), the network's input
+    action_names: list[str]
+    opinion: list[float]  # a number for each action, which is what `player.opinion_is` says
+    action: int
+    value: float
+    reward: float  # raw, that came of it
+    score_before: float
+    score: float
+    episode_over: bool
+
+
+def play(player: "Player", env: EnvConfig, seed: int, epsilon: float, agent: str = "") -> Iterator[Moment]:
+    """Play without end. The same arguments bring the same games; `agent` says in words who plays."""
+    from envs.games import Screen, make_games
+
+    games = make_games(env, 1, seed + EVALUATION_STREAM)
+    screen = Screen(env, games, seed + EVALUATION_STREAM)
+    rng, names = np.random.default_rng(seed), games.action_names()
+    score, episode = 0.0, 0
+    while True:
+        shown, frames = screen.show().copy(), games.frames[0].copy()
+        opinions, value = player.opinion(games.frames)
+        opinion = opinions[0].tolist()
+        action = int(rng.integers(len(opinion))) if rng.random() < epsilon else int(np.argmax(opinion))
+        after = games.step(np.array([action]))
+        screen.step(action)
+        reward, over, before = float(after.rewards[0]), bool(after.episodes), score
+        score = after.episodes[0].score if over else score + reward
+        yield Moment(
+            player,
+            agent,
+            env,
+            episode,
+            shown,
+            frames,
+            names,
+            opinion,
+            action,
+            float(value),
+            reward,
+            before,
+            score,
+            over,
+        )
+        if over:
+            score, episode = 0.0, episode + 1
+
+
+def first_episodes(moments: Iterator[Moment], count: int) -> Iterator[Moment]:
+    """Yield the moments of `count` whole games."""
+    for moment in moments:
+        yield moment
+        if moment.episode_over and moment.episode == count - 1:
+            return
+
+
+def best_episode(player: "Player", env: EnvConfig, seed: int, epsilon: float, episodes: int) -> tuple[int, list[float]]:
+    """Play `episodes` games; return the number of the one with the highest score, the first of equals, and all scores.
+
+    `play` with the same arguments plays that game again.
+    """
+    games = first_episodes(play(player, env, seed, epsilon), episodes)
+    scores = [moment.score for moment in games if moment.episode_over]
+    return int(np.argmax(scores)), scores
+
+
+def one_episode(
+    player: "Player", env: EnvConfig, seed: int, epsilon: float, number: int, agent: str = ""
+) -> Iterator[Moment]:
+    """Yield the moments of game `number`, played after those before it."""
+    games = first_episodes(play(player, env, seed, epsilon, agent), number + 1)
+    return (moment for moment in games if moment.episode == number)
+
+
+def follow(
+    run: Path, load: "Callable[[Path], tuple[Player, EnvConfig]]", seed: int, epsilon: float
+) -> Iterator[Moment]:
+    """Yield games of a run's newest checkpoint, one each, as long as the run is alive; then one of its last.
+
+    Raises:
+        ValueError: it is no run's folder, or a checkpoint cannot be read.
+    """
+    from runs.folders import in_use
+
+    previous: Path | None = None
+    for number in itertools.count():
+        alive = in_use(run)
+        checkpoint, (player, env) = _newest(run, load)
+        if not alive and checkpoint == previous:
+            return
+        for moment in first_episodes(play(player, env, seed + number, epsilon, checkpoint.name), 1):
+            yield moment._replace(episode=number)
+        previous = checkpoint
+
+
+def _newest(run: Path, load: "Callable[[Path], tuple[Player, EnvConfig]]") -> "tuple[Path, tuple[Player, EnvConfig]]":
+    """Return a run's newest checkpoint and what is loaded from it; wait for the first of a run that is alive.
+
+    One that is deleted while it is read has a newer one after it.
+    """
+    from runs.checkpoints import CheckpointError, newest_checkpoint
+    from runs.folders import in_use
+
+    while True:
+        alive, checkpoint = in_use(run), None
+        try:
+            checkpoint = newest_checkpoint(run)
+            return checkpoint, load(checkpoint)
+        except CheckpointError:
+            if checkpoint is not None and newest_checkpoint(run) != checkpoint:
+                continue
+            if checkpoint is not None or not alive:
+                raise
+        time.sleep(WAIT_SECONDS)
