@@ -205,8 +205,8 @@ class FrameReplay:
     def outcomes(self, count: int, horizon_steps: int) -> tuple[Tensor, Tensor] | None:
         """Return recent states (B, C, H, W) and the discounted returns (B,) that followed; None while too few are held.
 
-        At most `count`, evenly spread over the newest `horizon_steps` rows after which as many are held. A cut ends a
-        return; states whose episode was truncated meanwhile are left out.
+        About `count`, as many of each environment, evenly spread over the newest `horizon_steps` rows after which as
+        many are held. A cut ends a return; states whose episode was truncated meanwhile are left out.
         """
         last = self._written - horizon_steps
         first = np.maximum(self._first_start(), last - horizon_steps)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perception.backbones import Backbone
+from perception.diagnostics import Layer, health
 
 ALGORITHMS: dict[str, type[PPO | A2C | SB3DQN]] = {"ppo": PPO, "a2c": A2C, "dqn": SB3DQN}
 _EYE = "features_extractor."
@@ -93,6 +94,8 @@ class SideBySide(VecEnv):
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
         self.cut_at_lost_life, self.clip_rewards = cut_at_lost_life, clip_rewards
+        self.shown: NDArray[np.uint8]
+        """The newest observations (N, C, H, W)."""
         self.seed(seed)
         self._lives = np.zeros(envs.num_envs, np.int64)
         self._scores, self._lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, np.int64)
@@ -100,7 +103,8 @@ class SideBySide(VecEnv):
     def reset(self) -> NDArray[np.uint8]:
         """Start an episode everywhere; return observations (N, C, H, W)."""
         given, self._given = self._given, None
-        return self._reset(np.ones(self.num_envs, np.bool_), given).copy()
+        self.shown = self._reset(np.ones(self.num_envs, np.bool_), given).copy()
+        return self.shown
 
     def step_async(self, actions: NDArray[np.int64]) -> None:
         """Take an action (N,) for each environment."""
@@ -123,10 +127,11 @@ class SideBySide(VecEnv):
             }
             if over[env]:
                 infos[env]["episode"] = {"r": float(self._scores[env]), "l": int(self._lengths[env]), "t": 0.0}
-        shown = np.sign(rewards) if self.clip_rewards else np.asarray(rewards)
+        rewarded = np.sign(rewards) if self.clip_rewards else np.asarray(rewards)
         if over.any():
             observations = self._reset(over, None)
-        return observations.copy(), shown.astype(np.float32), over | lost, infos
+        self.shown = observations.copy()
+        return self.shown, rewarded.astype(np.float32), over | lost, infos
 
     def _reset(self, mask: NDArray[np.bool_], seeds: Any) -> NDArray[np.uint8]:
         # Gymnasium's own vector environments want a list.
@@ -244,6 +249,24 @@ def load_weights(model: BaseAlgorithm, weights: dict[str, Tensor]) -> None:
 
 def _acting(model: BaseAlgorithm) -> nn.Module:
     return model.q_net if isinstance(model, SB3DQN) else model.policy
+
+
+def layers_of(model: BaseAlgorithm, frames: NDArray[np.uint8]) -> dict[str, Layer]:
+    """Return how each layer of who acts does on stacks (B, C, H, W)."""
+    acting, policy = _acting(model), model.policy
+    weights = acting.named_parameters()
+    norms = {name: float(weight.grad.norm()) for name, weight in weights if weight.grad is not None}
+    seen: Any = policy.obs_to_tensor(frames)[0]
+
+    def look() -> None:
+        if isinstance(policy, ActorCriticPolicy):
+            policy.get_distribution(seen)
+            policy.predict_values(seen)
+        else:
+            acting(seen)
+
+    optimizer: Any = policy.optimizer
+    return health(acting, optimizer, norms, look)
 
 
 def untrained(

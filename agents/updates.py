@@ -47,6 +47,7 @@ class EagerUpdate:
         self.network = master if dtype == torch.float32 else copy.deepcopy(master).cast(dtype)
         self._master, self._optimizer, self._clip_norm, self._double = master, optimizer, clip_norm, double
         self._auxiliary = auxiliary
+        self._excess = torch.ones(())  # what clipping divided the gradient by
         self._weights = [*master.parameters(), *(auxiliary.head.parameters() if auxiliary else ())]
         self._gradients = [torch.zeros_like(weight) for weight in self._weights]
         for weight, gradient in zip(self._weights, self._gradients, strict=True):
@@ -91,7 +92,7 @@ class EagerUpdate:
         with torch.no_grad():
             norm = _norm(self._gradients)
             if self._clip_norm > 0:
-                excess = (norm / self._clip_norm).clamp(min=1.0)
+                self._excess = excess = (norm / self._clip_norm).clamp(min=1.0)
                 if isinstance(self._optimizer, torch.optim.Adam):
                     # Fused Adam divides by `grad_scale` in the pass that it makes anyway.
                     self._optimizer.grad_scale, self._optimizer.found_inf = excess, torch.zeros_like(excess)  # type: ignore[attr-defined]
@@ -105,9 +106,9 @@ class EagerUpdate:
         """Return at once: this update is made by one thread."""
 
     def gradient_norms(self) -> dict[str, float]:
-        """Return the norm of the last update's gradient of each weight, by name."""
+        """Return the norm of the last update's gradient of each weight, by name, before clipping."""
         named = self._master.named_parameters()
-        return {name: float(weight.grad.norm()) for name, weight in named if weight.grad is not None}
+        return {name: float(weight.grad.norm() * self._excess) for name, weight in named if weight.grad is not None}
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:

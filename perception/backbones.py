@@ -231,7 +231,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, channels, H / stride, W / stride)."""
         y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+        return F.relu(self.shortcut(x) + self.norm2(self.conv2(y)))
 
 
 class ResNet18(Backbone):

@@ -1,6 +1,7 @@
 """Told when training goes wrong: how far weights move, which units are dead, and what holds before the first update."""
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-MOST_MOVED = 0.1  # of a layer's size, at an update; about a thousandth is healthy
+MOST_MOVED = 0.3  # of a layer's size, at an update; about a thousandth is healthy
 MOST_DEAD = 0.9  # of a layer's units
 LEAST_SPREAD = 1e-6  # of what a layer says
 PAST_GUESSING = 1.05  # times the loss of a guess: what new images may cost at most
@@ -39,12 +40,17 @@ class _Relus(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ended, self.seen = "", dict[str, Tensor]()
+        self.ended, self.seen = "", dict[str, Layer]()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """See torch.overrides."""
         if func in (F.relu, torch.relu, torch.relu_) and self.ended:
-            self.seen[self.ended] = args[0].detach().clone()
+            values = args[0].detach().float()
+            spread, mean = torch.std_mean(values)
+            alive = (values > 0).transpose(0, 1).flatten(1).any(dim=1).float().mean()
+            self.seen[self.ended] = Layer(
+                activation_mean=float(mean), activation_spread=float(spread), dead_share=1 - float(alive)
+            )
         return func(*args, **(kwargs or {}))
 
 
@@ -64,14 +70,7 @@ def activations(network: nn.Module, forward: Callable[[], object]) -> dict[str, 
     finally:
         for hook in hooks:
             hook.remove()
-    found = {}
-    for name, values in relus.seen.items():
-        spread, mean = torch.std_mean(values.float())
-        alive = (values > 0).transpose(0, 1).flatten(1).any(dim=1)
-        found[name] = Layer(
-            activation_mean=float(mean), activation_spread=float(spread), dead_share=1 - float(alive.float().mean())
-        )
-    return found
+    return relus.seen
 
 
 def update_ratios(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor]) -> dict[str, float]:
@@ -112,15 +111,14 @@ def health(
     layers = {}
     for weight in weights:
         name = weight.removesuffix(".parametrizations.weight.original").removesuffix(".weight")
-        unseen = seen.get(name, Layer())
-        layers[name] = Layer(
-            ratios.get(weight, math.nan),
-            gradient_norms.get(weight, math.nan),
-            unseen.activation_mean,
-            unseen.activation_spread,
-            unseen.dead_share,
+        layers[name] = dataclasses.replace(
+            seen.get(name, Layer()),
+            update_ratio=ratios.get(weight, math.nan),
+            gradient_norm=gradient_norms.get(weight, math.nan),
         )
-    return layers
+    return {
+        name: layer for name, layer in layers.items() if any(value == value for value in dataclasses.astuple(layer))
+    }
 
 
 def faults(layers: Mapping[str, Layer]) -> dict[str, str]:
@@ -174,11 +172,12 @@ def check_inputs(images: Tensor) -> Check:
     """Check that images (B, C, H, W), uint8 or in [0, 1], are numbers, differ from each other, and fill their range."""
     scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     least, most, mean = float(scaled.min()), float(scaled.max()), float(scaled.mean())
+    same = bool((scaled == scaled[0]).all())
     apart = float((scaled - scaled.mean(dim=0)).abs().mean())
     about = f"{least:.2f} to {most:.2f}, mean {mean:.2f}, {apart:.3f} away from their mean picture"
     if not scaled.isfinite().all():
         return Check("inputs", False, "some pixels are not finite numbers")
-    if apart == 0:
+    if same:
         return Check("inputs", False, f"all images are the same: {about}")
     if least < 0 or most > 1:
         return Check("inputs", False, f"pixels are outside [0, 1] after scaling: {about}")

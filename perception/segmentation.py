@@ -43,7 +43,7 @@ class SkipHead(nn.Module):
         for i in range(len(maps) - 2, -1, -1):
             height, width = maps[i].shape[2:]
             coarser = centred(enlarge(merged, self.strides[i + 1] // self.strides[i]), height, width)
-            merged = self.laterals[i](maps[i]) + F.relu(coarser)
+            merged = F.relu(coarser) + self.laterals[i](maps[i])
         scores = self.scores(F.relu(self.merge(F.relu(merged))))
         return centred(F.pixel_shuffle(scores, self.strides[0]), *self.size)
 

@@ -1,6 +1,5 @@
 """What the auxiliary task of an agent's run is shown, and where it is kept: as any perception task's checkpoint."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ class AuxiliaryTask:
             seed=config.seed,
             device=config.device,
             precision=config.precision,
-            tracked=replace(config.tracked, tracking="none"),
+            tracked=config.tracked.sent_to("none"),
         )
         self.data = None
         names, pixels = {}, None

@@ -26,7 +26,7 @@ SMALL_VALUE = 1.0  # in size, of a fresh network; rewards are clipped to it
 def check(config: TrainConfig | PerceptionConfig) -> int:
     """Print the table; return 0 where all holds, 1 where something does not. Nothing is trained or kept."""
     with tempfile.TemporaryDirectory() as folder:
-        throwaway = {"out": Path(folder) / "run", "tracked": replace(config.tracked, tracking="none")}
+        throwaway = {"out": Path(folder) / "run", "tracked": config.tracked.sent_to("none")}
         if isinstance(config, PerceptionConfig) and config.task == "classification":
             throwaway["label_spread"] = 0.0  # soft labels leave a loss that nobody can learn away
         config = replace(config, **throwaway)
@@ -85,7 +85,9 @@ def _of_agent(run: dqn_run.DQNRun) -> list[Check]:
 
     # Returns that nothing in the frames tells of: only a network that learns by heart comes near them.
     few = PreparedBatch(*(part[:FEW] for part in prepared))
-    few = few._replace(r_t=torch.linspace(-1, 1, FEW, device=agent.device), discount_t=torch.zeros_like(few.r_t))
+    alike = few.frames_tm1.flatten(1).unique(dim=0, return_inverse=True)[1]  # the same state has the same return
+    returns = torch.linspace(-1, 1, FEW, device=agent.device)[alike]
+    few = few._replace(a_tm1=torch.zeros_like(few.a_tm1), r_t=returns, discount_t=torch.zeros_like(few.r_t))
     plain = agent.differentiable().requires_grad_(True)
 
     def loss(learner: nn.Module) -> Tensor:

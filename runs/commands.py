@@ -11,7 +11,7 @@ from typing import TypeVar
 import tyro
 
 Args = TypeVar("Args")
-WRONG_INPUT, INTERRUPTED = 2, 130
+WRONG_INPUT, DIVERGED, INTERRUPTED = 2, 3, 130
 
 
 def run_command(main: Callable[[Args], int], args_type: type[Args]) -> None:

@@ -69,7 +69,9 @@ class AuxiliaryConfig:
     def __post_init__(self) -> None:
         """Raise ValueError, in words that say what to do, where a value cannot be meant."""
         labels = self.task is not None and self.task not in FROM_REPLAY
+        unused = self.task is None and (self.weight, self.batch_size) != (0.1, 8)
         checks = [
+            (not unused, "auxiliary_weight and auxiliary_batch_size go with --auxiliary TASK"),
             (
                 not labels or self.data is not None,
                 f"auxiliary {self.task} needs labels: give --auxiliary-data, a recording of this game "

@@ -1,24 +1,59 @@
-"""A run of one of our commands as a process of its own, which goes on where it was."""
+"""A run of one of our commands as a process of its own, which goes on where it was and is stopped as by Ctrl-C."""
 
+import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
+
+from runs.folders import in_use
 
 
 def start(folder: Path, command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
-    """Start a training command, module first, whose run lies in `folder`; go on with it where it has a checkpoint."""
+    """Start a training command, module first, whose run lies in `folder`; go on with it where it has a checkpoint.
+
+    What interrupts this process does not reach it by itself: `wait` hands that on, once.
+
+    Raises:
+        ValueError: the run is alive.
+    """
+    if in_use(folder):
+        raise ValueError(
+            f"the run in '{folder}' is alive still: wait for its end, or stop it, and give the command again"
+        )
     if (folder / "checkpoints" / "latest").exists():
         command = (command[0], "--resume", str(folder))
     elif folder.exists() and command[0] != "runs.record_frames":
         shutil.rmtree(folder)  # stopped before its first checkpoint
-    return subprocess.Popen([sys.executable, "-m", *command])
+    return subprocess.Popen([sys.executable, "-m", *command], start_new_session=True)
 
 
 def wait(process: "subprocess.Popen[bytes]") -> int:
-    """Return the exit code of a process, once it has one: an interrupt reaches it too, and it saves before it ends."""
+    """Return the exit code of a process once it has one; an interrupt is handed on, and it saves before it ends."""
     while True:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            continue
+            process.send_signal(signal.SIGINT)
+
+
+def listen() -> None:
+    """Take SIGTERM for an interrupt from now on, so that no process is left behind."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a run of ours came to its end, the test or the games there included."""
+    if (folder / "test.json").exists():
+        return True
+    evaluation, config = folder / "evaluation.json", folder / "config.json"
+    if not evaluation.exists() or not config.exists():
+        return False
+    wanted = json.loads(config.read_text())["config"].get("final_evaluation_episodes")
+    return json.loads(evaluation.read_text())["episodes"] == wanted

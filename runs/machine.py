@@ -94,13 +94,14 @@ def resident_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS, which has no /proc
 
 
-def check_memory(bytes_needed: int) -> None:
-    """Raise ValueError when a replay of this size cannot fit into memory."""
+def check_memory(bytes_needed: int, remedy: str | None = None) -> None:
+    """Raise ValueError, with what to do, when a replay of this size cannot fit into memory."""
     available = available_memory()
     if bytes_needed > available:
+        remedy = remedy or f"lower --replay-capacity-steps to {90 * available // bytes_needed} % of what it is, or less"
         raise ValueError(
             f"the replay would take {bytes_needed / 1e9:.1f} GB when full, {available / 1e9:.1f} GB of memory are "
-            f"left: lower --replay-capacity-steps to {90 * available // bytes_needed} % of what it is, or less"
+            f"left: {remedy}"
         )
 
 

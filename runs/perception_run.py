@@ -142,7 +142,8 @@ class PerceptionRun:
         self._norms.append(norm)
         self._batch = images, targets
         self.updates += 1
-        if self.config.diagnostics and self.updates in EARLY_UPDATES:
+        due = self.passed(self.config.log_every_updates) or self.updates == self.config.total_updates
+        if self.config.diagnostics and self.updates in EARLY_UPDATES and not due:
             self._diagnose(float(norm))
         self.display.update(self.updates)
 

@@ -1,5 +1,6 @@
 """What a run of one of SB3's algorithms holds: SB3 has the loop, we have the games, the numbers and the checkpoints."""
 
+import math
 import secrets
 import time
 from dataclasses import replace
@@ -13,8 +14,9 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import LinearSchedule
 
-from agents.sb3 import ALGORITHMS, SB3Player, SideBySide, extractor_kwargs
+from agents.sb3 import ALGORITHMS, SB3Player, SideBySide, extractor_kwargs, layers_of
 from envs.games import make_games
+from perception.diagnostics import faults
 from runs import machine
 from runs.checkpoints import CheckpointError, CheckpointWriter, load_json, newest_checkpoint, read_about, save_json
 from runs.commands import StopSignal
@@ -26,6 +28,7 @@ from runs.progress import ProgressDisplay
 from runs.sb3_checkpoints import FORMAT, write_sb3
 from runs.tracking import SB3_METRICS, Tracker
 
+SB3_REPLAY_STEPS = 100_000
 TOLD = {
     "train/learning_rate": "learning_rate",
     "train/loss": "loss",
@@ -49,7 +52,7 @@ def settings(config: SB3Config) -> dict[str, Any]:
     if config.algorithm == "a2c":
         return {"ent_coef": 0.01, "vf_coef": 0.25}
     return {
-        "buffer_size": 100_000,
+        "buffer_size": SB3_REPLAY_STEPS,
         "learning_rate": 1e-4,
         "learning_starts": min(100_000, config.total_steps // 100),
         "target_update_interval": 1_000,
@@ -74,6 +77,9 @@ class SB3Run:
         machine.settle_thread(config.num_threads)
         games = make_games(config.env, config.num_envs, config.seed)
         # SB3 shows its learners clipped rewards and, of Atari's classic games, lives as episodes.
+        if config.algorithm == "dqn":
+            needed = 2 * SB3_REPLAY_STEPS * games.frames[0].nbytes  # each state, and the one after it, as whole stacks
+            machine.check_memory(needed, "runs.train_dqn keeps each frame once, and takes an eighth")
         classic = config.protocol == "classic"
         self.envs = SideBySide(games.envs, config.seed, cut_at_lost_life=classic, clip_rewards=True)
         source = config.backbone if checkpoint is None else read_about(checkpoint, FORMAT)["backbone"]
@@ -94,6 +100,8 @@ class SB3Run:
             if isinstance(self.model, DQN):  # its replay is empty again
                 self.model.learning_starts += self.steps
         self.stop_signal = StopSignal()
+        self.diverged = False
+        self._warned = set[str]()
         self._episodes, self._seconds, self._words = 0, 0.0, ""
         self._lock = RunFolder(self.folder, resumed=checkpoint is not None)
         self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept)
@@ -112,7 +120,7 @@ class SB3Run:
         return self.model.num_timesteps
 
     def train(self) -> str:
-        """Let SB3 learn; return why it ended: `done` or `stopped`."""
+        """Let SB3 learn; return why it ended: `done`, `stopped` or `diverged`."""
         config = self.config
         self.display.say(
             f"{config.algorithm} on {config.game} ({config.protocol}), {self.backbone_name}"
@@ -127,7 +135,14 @@ class SB3Run:
         self._clock = time.monotonic() - self._seconds
         self.model.set_logger(Logger(None, [_Rows(self)]))
         if self.steps < config.total_steps:
-            self.model.learn(config.total_steps - self.steps, callback=_Around(self), reset_num_timesteps=False)
+            try:
+                self.model.learn(config.total_steps - self.steps, callback=_Around(self), reset_num_timesteps=False)
+            except ValueError as error:
+                if "nan" not in str(error):  # torch's distributions print the logits that they refuse
+                    raise
+                self._diverge()
+        if self.diverged:
+            return "diverged"
         return "stopped" if self.stop_signal.number else "done"
 
     def count(self, infos: list[dict[str, Any]]) -> None:
@@ -142,9 +157,30 @@ class SB3Run:
     def log(self, told: dict[str, Any]) -> None:
         """Write a row of what SB3 tells."""
         row = {ours: float(told[theirs]) for theirs, ours in TOLD.items() if theirs in told}
+        if not all(math.isfinite(row.get(name, 0.0)) for name in ("loss", "value_loss", "policy_loss")):
+            self._diverge()
+            return
         self._tracker.log(self._row() | {"memory_gb": round(machine.resident_memory() / 1e9, 3)} | row)
+        if "loss" in row or "value_loss" in row:
+            self._diagnose()
         if "return" in row:
             self.display.update(self.steps, f"return {row['return']:.1f}{self._words}", row.get("steps_per_second"))
+
+    def _diverge(self) -> None:
+        self.diverged = True
+        self.display.say(
+            "error: the loss is not a finite number any more; the last good checkpoint stays. Take another algorithm "
+            "or seed, or a backbone that is not frozen"
+        )
+
+    def _diagnose(self) -> None:
+        """Write how each layer does with what is seen now, and warn once of what is out of bounds."""
+        layers = layers_of(self.model, self.envs.shown)
+        self._tracker.log_layers(self.steps, layers)
+        found = faults(layers)
+        for name in found.keys() - self._warned:
+            self.display.say(f"warning: at step {self.steps:,} {found[name]}")
+        self._warned |= found.keys()
 
     def evaluate(self, episodes: int) -> None:
         """Score the agent over whole games."""
@@ -174,7 +210,8 @@ class SB3Run:
 
     def finish(self, ended: str) -> None:
         """Save and score what there is, close everything, and say how to go on."""
-        self.save()
+        if ended != "diverged":
+            self.save()
         if ended == "done":
             self.evaluate(3 * self.config.evaluation_episodes)
         more = "" if ended == "stopped" else " --total-steps N"
@@ -218,7 +255,7 @@ class _Around(BaseCallback):
 
     def _on_step(self) -> bool:
         self._run.count(self.locals["infos"])
-        return not self._run.stop_signal.number
+        return not self._run.stop_signal.number and not self._run.diverged
 
 
 def new_run(config: SB3Config) -> SB3Run:

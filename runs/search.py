@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,8 +15,9 @@ import tyro
 
 from agents.config import DQNConfig
 from runs import jobs
-from runs.commands import INTERRUPTED, refusing_bad_input
+from runs.commands import DIVERGED, INTERRUPTED, refusing_bad_input
 from runs.config import PerceptionConfig, TrainConfig
+from runs.folders import RunFolder
 from runs.presets import PRESETS
 
 RANGES = {
@@ -33,13 +34,14 @@ RANGES = {
     "target-update-steps": (100, 10_000),
 }
 SCORED_BY = {
-    "classification": "f1_weighted",
-    "segmentation": "miou",
-    "captioning": "bleu4",
-    "autoencoding": "psnr",
-    "contrast": "validation_loss",
-    "gan": "frechet",
+    "classification": ("f1_weighted",),
+    "segmentation": ("miou",),
+    "captioning": ("facts_true", "bleu4"),
+    "autoencoding": ("psnr",),
+    "contrast": ("validation_loss",),
+    "gan": ("frechet",),
 }
+"""By what, the first that a run tells."""
 LOWER_IS_BETTER = ("validation_loss", "frechet")
 FINER = 4.0  # times narrower, on a log scale, once the better place is known
 EDGE = 0.05  # of a range, on a log scale, that counts as its end
@@ -88,7 +90,9 @@ class Parameter:
     def edge(self, value: float) -> str | None:
         """Return which end of the range a value lies at, in words; None where it does not."""
         place = math.log(value / self.low) / math.log(self.high / self.low)
-        return "lower" if place < EDGE else "upper" if place > 1 - EDGE else None
+        if place > 1 - EDGE:
+            return "upper"
+        return "lower" if place < EDGE and not (self.whole and self.low == 1) else None
 
 
 def read_parameter(text: str, agent: bool) -> Parameter:
@@ -106,13 +110,14 @@ def read_parameter(text: str, agent: bool) -> Parameter:
     if name not in known or not (whole or float in (known[name], *get_args(known[name]))):
         raise ValueError(f"--parameters {name}: no number that training takes; usual ones are {', '.join(RANGES)}")
     try:
-        low, high = (float(end) for end in range_.split(":")) if range_ else RANGES[name]
+        low, high = (float(end) for end in (range_.split(":") if range_ else RANGES[name]))
     except KeyError as error:
         raise ValueError(f"--parameters {name} has no usual range: give one, {name}=LOW:HIGH") from error
     except ValueError as error:
         raise ValueError(f"--parameters {text}: a range is LOW:HIGH, two numbers") from error
-    if not 0 < low < high:
-        raise ValueError(f"--parameters {text}: needs 0 < LOW < HIGH, the scale is logarithmic")
+    if not 0 < low < high < math.inf or (whole and not (low.is_integer() and high.is_integer())):
+        numbers = "whole numbers " if whole else ""
+        raise ValueError(f"--parameters {text}: needs {numbers}0 < LOW < HIGH, the scale is logarithmic")
     return Parameter(name, low, high, whole)
 
 
@@ -131,65 +136,85 @@ class Search:
         if args.trials < 2:
             raise ValueError(f"trials {args.trials} must be at least 2")
         self.parameters = [read_parameter(text, self.agent) for text in args.parameters]
-        self.metric = "evaluation_score" if self.agent else SCORED_BY[args.what]
+        least = PRESETS[args.what][1].agent.learning_rate_end if self.agent else None
+        if least and "learning-rate" in args.parameters:  # where it ends; it only falls
+            self.parameters = [replace(p, low=least) if p.name == "learning-rate" else p for p in self.parameters]
+        self.metrics = ("evaluation_score",) if self.agent else SCORED_BY[args.what]
         self.count = "steps" if self.agent else "updates"
-        self.lower_is_better = self.metric in LOWER_IS_BETTER
+        self.lower_is_better = self.metrics[0] in LOWER_IS_BETTER
         self.args = args
         self.out = (args.out or Path("runs/out") / f"search-{args.what}").absolute()
         program = "runs.train_dqn" if self.agent else "runs.train_perception"
         self.command = (program, args.what, *passed_on, "--tracking", "none")
-        if {"--out", "--resume", "--check"} & {option.split("=")[0] for option in passed_on}:
-            raise ValueError("--out is the search's own folder; --resume and --check go with single runs")
+        if self.agent:  # a search wants to know how good each gets
+            self.command += ("--stop-at-score", "None")
+        given = {option.split("=")[0].removeprefix("--").replace("_", "-") for option in passed_on}
+        if twice := {each.name for each in self.parameters} & given:
+            raise ValueError(f"--{min(twice)} is searched: give it a range, not a value")
+        if {"resume", "check"} & given:
+            raise ValueError("--resume and --check go with single runs; the search's own command goes on with it")
         try:
             self.optuna: Any = importlib.import_module("optuna")
         except ImportError as error:
             raise ValueError("optuna is not installed: pip install 'saccade[search]'") from error
         self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
-        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cannot write to '{self.out}': {error.strerror}. Choose another --out") from error
+        self._lock = RunFolder(self.out, resumed=True)
         self.study = self.optuna.create_study(
             study_name="search",
             storage=f"sqlite:///{self.out / 'study.db'}",
-            sampler=self.optuna.samplers.RandomSampler(seed=args.search_seed),
             pruner=self.optuna.pruners.MedianPruner(n_startup_trials=WARM_UP_TRIALS),
             direction="minimize" if self.lower_is_better else "maximize",
             load_if_exists=True,
         )
         about = {"command": list(self.command), "parameters": list(args.parameters)}
-        if self.study.user_attrs not in ({}, about):
-            raise ValueError(f"'{self.out}' holds a search for something else: give another --out")
-        for name, value in about.items():
-            self.study.set_user_attr(name, value)
+        if self.study.user_attrs.get("about", about) != about:
+            if any(trial.state.name in ("COMPLETE", "PRUNED") for trial in self.study.trials):
+                raise ValueError(f"'{self.out}' holds a search for something else: give another --out")
+            for begun in self.study.get_trials(states=(self.optuna.trial.TrialState.RUNNING,)):
+                self.study.tell(begun.number, state=self.optuna.trial.TrialState.FAIL)
+        self.study.set_user_attr("about", about)
 
-    def run(self) -> int:
-        """Make what is missing of the trials; return 0, or the exit code of an interrupt."""
-        state = self.optuna.trial.TrialState
-        for stopped in self.study.get_trials(states=(state.RUNNING,)):
-            self.study.enqueue_trial(stopped.params, user_attrs=stopped.user_attrs)
-            self.study.tell(stopped.number, state=state.FAIL)
-        while (made := len(self.study.get_trials(states=(state.COMPLETE, state.PRUNED)))) < self.args.trials:
+    def run(self) -> None:
+        """Make what is missing of the trials.
+
+        Raises:
+            KeyboardInterrupt: it was stopped; the next search goes on with what was begun.
+            ValueError: the run of a stopped search is alive, or training refused its options.
+        """
+        states = self.optuna.trial.TrialState
+        for stopped in self.study.get_trials(states=(states.RUNNING,)):
+            self.study.tell(stopped.number, state=states.FAIL)
+            if "folder" in stopped.user_attrs:
+                self.study.enqueue_trial(stopped.params, user_attrs=stopped.user_attrs)
+        while (made := len(self.study.get_trials(states=(states.COMPLETE, states.PRUNED)))) < self.args.trials:
             searched = self.parameters
             if made >= self.args.trials // 2 and (best := self._best()) is not None:
                 searched = [each.around(best.params[each.name]) for each in self.parameters]
+            # Drawn by the trial's number, so that a search that goes on tries nothing twice.
+            seed = self.args.search_seed * 1_000_003 + len(self.study.trials)
+            self.study.sampler = self.optuna.samplers.RandomSampler(seed=seed)
             trial = self.study.ask()
-            values = {
-                each.name: (trial.suggest_int if each.whole else trial.suggest_float)(
-                    each.name, each.low, each.high, log=True
-                )
-                for each in searched
-            }
-            trial.set_user_attr("folder", folder := trial.user_attrs.get("folder", str(self.out / str(trial.number))))
+            values = {}
+            for each in searched:
+                suggest = trial.suggest_int if each.whole else trial.suggest_float
+                values[each.name] = suggest(each.name, each.low, each.high, log=True)
+            folder = Path(trial.user_attrs.get("folder", str(self.out / str(trial.number))))
+            trial.set_user_attr("folder", str(folder))
             said = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
             print(f"run {made + 1} of {self.args.trials}: {said}", flush=True)
             options = tuple(part for name, value in values.items() for part in (f"--{name}", repr(value)))
-            ended = self._follow(trial, Path(folder), (*self.command, *options, "--out", folder))
-            if ended == INTERRUPTED:
-                print("stopped. The same command goes on")
-                return INTERRUPTED
-        return 0
+            if not jobs.is_whole(folder):
+                self._follow(trial, folder, (*self.command, *options, "--out", str(folder)))
+            else:
+                self._tell(trial, folder)
 
-    def _follow(self, trial: Any, folder: Path, command: tuple[str, ...]) -> int:
+    def _follow(self, trial: Any, folder: Path, command: tuple[str, ...]) -> None:
         """Run a trial, tell the study how it does, and stop it where it lags behind."""
-        process, told, state = jobs.start(folder, command), 0, self.optuna.trial.TrialState
+        process, told, states = jobs.start(folder, command), 0, self.optuna.trial.TrialState
         try:
             while process.poll() is None:
                 time.sleep(POLL_SECONDS)
@@ -198,31 +223,43 @@ class Search:
                     told += 1
                     if process.poll() is None and trial.should_prune():
                         process.send_signal(signal.SIGTERM)
-                        jobs.wait(process)
-                        self.study.tell(trial, state=state.PRUNED)
-                        return 0
+                        process.wait()
+                        self.study.tell(trial, state=states.PRUNED)
+                        return
         except KeyboardInterrupt:
-            jobs.wait(process)
-            return INTERRUPTED
-        scores = self.scores(folder)
-        if process.returncode == INTERRUPTED:
-            return INTERRUPTED
-        if process.returncode != 0 or not scores:
-            if not folder.exists():
-                raise SystemExit(process.returncode)  # it said itself what it was given wrongly
-            self.study.tell(trial, state=state.PRUNED)  # diverged
-            return 0
-        values = [value for _, value in scores]
-        self.study.tell(trial, min(values) if self.lower_is_better else max(values))
-        return 0
+            process.send_signal(signal.SIGINT)
+            if jobs.wait(process) == 0:
+                self._tell(trial, folder)
+            raise
+        if process.returncode == 0:
+            self._tell(trial, folder)
+        elif process.returncode == DIVERGED:
+            self.study.tell(trial, state=states.PRUNED)
+        elif process.returncode in (INTERRUPTED, 128 + signal.SIGTERM):
+            raise KeyboardInterrupt
+        else:
+            self.study.tell(trial, state=states.FAIL)
+            raise ValueError(f"run {trial.number} ended with exit code {process.returncode}: what it said stands above")
+
+    def _tell(self, trial: Any, folder: Path) -> None:
+        """Tell the study what a whole run came to: its best evaluation."""
+        values = [value for _, value in self.scores(folder)]
+        if values:
+            self.study.tell(trial, min(values) if self.lower_is_better else max(values))
+        else:  # nothing but values that are no numbers
+            self.study.tell(trial, state=self.optuna.trial.TrialState.PRUNED)
 
     def scores(self, folder: Path) -> list[tuple[int, float]]:
         """Return the evaluations that a run has written so far, by its count."""
         if not (folder / "metrics.csv").exists():
             return []
-        with (folder / "metrics.csv").open() as file:
-            rows = [row for row in csv.DictReader(file) if row.get(self.metric) and row.get(self.count)]
-        return sorted({int(row[self.count]): float(row[self.metric]) for row in rows}.items())
+        lines = (folder / "metrics.csv").read_text().splitlines(keepends=True)
+        found = {}
+        for row in csv.DictReader(line for line in lines if line.endswith("\n")):
+            told = next((row[name] for name in self.metrics if row.get(name)), None)
+            if told is not None and math.isfinite(float(told)):
+                found[int(row[self.count])] = float(told)
+        return sorted(found.items())
 
     def _best(self) -> Any:
         done = self.study.get_trials(states=(self.optuna.trial.TrialState.COMPLETE,))
@@ -235,7 +272,7 @@ class Search:
 
         best = self._best()
         if best is None:
-            raise SystemExit("error: no run came to its end: what each said stands above")
+            raise ValueError("no run came to its end: what each said stands above")
         sign = 1 if self.lower_is_better else -1
         trials = [trial for trial in self.study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
         trials.sort(
@@ -246,14 +283,16 @@ class Search:
         for trial in trials:
             last = max(trial.intermediate_values.items(), default=(0, math.nan))
             whole = trial.state.name == "COMPLETE"
-            score = f"{trial.value:.4g}" if whole else f"{last[1]:.4g}, stopped at {self.count[:-1]} {last[0]:,}"
-            rows.append([Path(trial.user_attrs["folder"]).name, *(f"{trial.params[n]:.4g}" for n in names), score])
-        table = Table("run", *names, self.metric)
+            score = trial.value if whole else last[1]
+            stopped = "" if whole else f"stopped at {self.count[:-1]} {last[0]:,}"
+            rows.append([Path(trial.user_attrs["folder"]).name, *(trial.params[n] for n in names), score, stopped])
+        heads = ["run", *names, self.metrics[0], ""]
+        table = Table(*heads)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
         Console().print(table)
         with (self.out / "trials.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([["run", *names, self.metric], *rows])
+            csv.writer(file).writerows([[*heads[:-1], "stopped"], *rows])
         self._draw()
         for each in self.parameters:
             if (edge := each.edge(best.params[each.name])) is not None:
@@ -273,7 +312,7 @@ class Search:
             warnings.simplefilter("ignore", self.optuna.exceptions.ExperimentalWarning)
             plots = importlib.import_module("optuna.visualization.matplotlib")
             names = [each.name for each in self.parameters]
-            axes = plots.plot_parallel_coordinate(self.study, params=names, target_name=self.metric)
+            axes = plots.plot_parallel_coordinate(self.study, params=names, target_name=self.metrics[0])
         figure = axes.figure
         for each in figure.axes:
             if each.get_label() == "<colorbar>":  # says what the first axis says, over the last one's numbers
@@ -288,10 +327,15 @@ def main(argv: list[str]) -> int:
     with refusing_bad_input():
         args, passed_on = tyro.cli(SearchArgs, args=argv, prog="python -m runs.search", return_unknown_args=True)
         search = Search(args, passed_on)
-    ended = search.run()
-    if ended == 0:
-        search.tell()
-    return ended
+    jobs.listen()
+    with refusing_bad_input():
+        try:
+            search.run()
+            search.tell()
+        except KeyboardInterrupt:
+            print("stopped. The same command goes on")
+            return INTERRUPTED
+    return 0
 
 
 if __name__ == "__main__":

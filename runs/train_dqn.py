@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from runs.commands import refusing_bad_input
+from runs.commands import DIVERGED, refusing_bad_input
 from runs.config import ResumeArgs, TrainConfig
 from runs.presets import PRESETS
 
 if TYPE_CHECKING:
     from runs.dqn_run import DQNRun
-
-DIVERGED = 3
 
 
 def train(run: "DQNRun") -> str:

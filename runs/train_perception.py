@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from runs.commands import refusing_bad_input
+from runs.commands import DIVERGED, refusing_bad_input
 from runs.config import PerceptionConfig, PerceptionResumeArgs
 
 if TYPE_CHECKING:
     from runs.perception_run import PerceptionRun
 
-DIVERGED = 3
 RANDOM_FROZEN = "random-frozen"  # the folder, in a run's, of the probe on a backbone that learnt nothing
 
 

@@ -4,12 +4,12 @@ import sys
 
 import tyro
 
-from runs.commands import refusing_bad_input
+from runs.commands import DIVERGED, refusing_bad_input
 from runs.config import ResumeArgs, SB3Config
 
 
 def main(argv: list[str]) -> int:
-    """Train; return 0 at the end of the run, 130 or 143 when a signal stopped it."""
+    """Train; return 0 at the end of the run, 130 or 143 when a signal stopped it, 3 when the loss diverged."""
     with refusing_bad_input():
         resumed = any(arg.split("=")[0] == "--resume" for arg in argv)
         kind = ResumeArgs if resumed else SB3Config
@@ -21,7 +21,9 @@ def main(argv: list[str]) -> int:
     with run.display:
         ended = run.train()
         run.finish(ended)
-    return run.stop_signal.exit_code if ended == "stopped" else 0
+    if ended == "stopped":
+        return run.stop_signal.exit_code
+    return DIVERGED if ended == "diverged" else 0
 
 
 if __name__ == "__main__":

@@ -277,6 +277,7 @@ def main(args: TransferArgs) -> int:
 
         check_game(args.game)
         plan = Plan(args)
+    jobs.listen()
     left, total = plan.left(), len(list(plan.jobs()))
     print(f"{plan.out}: {total} runs, {total - len(left)} of them done; {plan.seconds_left() / 3600:.1f} hours left")
     for job in left:

@@ -1,5 +1,6 @@
 """Runs of SB3's algorithms as a whole: training, resuming, watching, scoring, handing the backbone on."""
 
+import csv
 import json
 import signal
 import time
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from runs import evaluate, watch
 from runs.checkpoints import load_backbone_weights
+from runs.commands import DIVERGED
 from runs.evaluate import EvaluateArgs
 from runs.sb3_checkpoints import load_sb3
 from runs.train_sb3 import main
@@ -40,6 +42,12 @@ def test_a_run_is_told_scored_and_watched(
     assert any(row["return"] and row["episode_length"] for row in rows), rows
     assert any(row["loss"] or row["value_loss"] for row in rows), rows
     assert rows[-1]["evaluation_score"] and int(rows[-1]["steps"]) >= 520
+    with (folder / "layers.csv").open() as file:
+        layers = {row["layer"]: row for row in csv.DictReader(file)}
+    eye = layers["features_extractor.backbone.conv2"]
+    assert float(eye["activation_spread"]) > 0 and bool(eye["update_ratio"]) == (
+        algorithm == "dqn"
+    )  # the others': frozen
     found = json.loads((folder / "evaluation.json").read_text())
     assert found["episodes"] == 3 and found["game"] == "catch"
     assert evaluate.main(EvaluateArgs(folder, episodes=3)) == 0
@@ -51,6 +59,17 @@ def test_a_run_is_told_scored_and_watched(
     assert config.algorithm == algorithm and opinion.shape == (2, 3) and value.shape == (2,)
     if algorithm != "dqn":
         assert torch.allclose(opinion.sum(dim=1), torch.ones(2))
+
+
+def test_a_loss_that_is_no_number_stops_and_spoils_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("runs.sb3_run.LinearSchedule", lambda *_: lambda _: 1e30)  # PPO's rate, and its clipping
+    out = tmp_path / "run"
+    options = ["--total-steps", "2000", "--checkpoint-every-steps", "100000", "--out", str(out)]
+    assert main(["ppo", "catch", *SHORT, *options]) == DIVERGED
+    assert "not a finite number" in " ".join(" ".join(capsys.readouterr()).split())
+    assert not (out / "checkpoints").exists()
 
 
 def test_a_frozen_eye_stays_and_goes_on(trained: dict[str, Path]) -> None:

@@ -1,7 +1,6 @@
 """Ranges by hand, and a whole search that is stopped, goes on, and looks finer around the best."""
 
 import csv
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from commands import ROOT, environment, refused, run
 
+from runs.folders import RunFolder
 from runs.search import Parameter, read_parameter
 
 TINY = (
@@ -39,6 +39,7 @@ def test_parameters_are_read() -> None:
         ("discount", True, "no usual range"),
         ("learning-rate=0:1", True, "0 < LOW < HIGH"),
         ("learning-rate=fast", True, "LOW:HIGH"),
+        ("n-steps=0.5:3", True, "whole numbers"),
     ):
         with pytest.raises(ValueError, match=named):
             read_parameter(text, agent)
@@ -49,18 +50,17 @@ def trials(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_search_is_stopped_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_search_is_stopped_and_goes_on(number: signal.Signals, tmp_path: Path) -> None:
     out = tmp_path / "search"
     # One of two sizes is best, so that the best lies at an end.
     options = [*TINY, "--parameters", "learning-rate", "batch-size=63:64", "--trials", "3", "--out", str(out)]
     command = [sys.executable, "-m", "runs.search", *options]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not (out / "1" / "metrics.csv").exists():
         assert process.poll() is None
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    process.send_signal(number)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
     said = run("runs.search", *options)
@@ -68,18 +68,26 @@ def test_a_search_is_stopped_and_goes_on(tmp_path: Path) -> None:
     assert "warning: the best batch-size" in said and "end of its range 63 to 64" in said
     rows = trials(out)
     assert len(rows) == 3 and {row["run"] for row in rows} >= {"0", "1"}
-    scores = [float(row["f1_weighted"]) for row in rows if "stopped" not in row["f1_weighted"]]
+    scores = [float(row["f1_weighted"]) for row in rows if not row["stopped"]]
     assert scores == sorted(scores, reverse=True)
     assert (out / "parallel.png").stat().st_size > 5_000
-    began = time.monotonic()
-    run("runs.search", *options)  # there is nothing left to do
-    assert time.monotonic() - began < 20 and trials(out) == rows
-    assert "search for something else" in refused("runs.search", *options, "--batch-size", "8")
+    assert len({row["learning-rate"] for row in rows}) == 3
+    assert "run " not in run("runs.search", *options).split("┏")[0]  # there is nothing left to do
+    assert trials(out) == rows
+    assert "search for something else" in refused("runs.search", *options, "--dropout", "0.5")
 
 
 def test_wrong_input_gets_a_line(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "search")]
     assert "no preset" in refused("runs.search", "pongg", *out)
-    assert "the search's own folder" in refused("runs.search", "pong", *out, "--resume", "x")
-    # What training says of its options stands above: the search ends with its exit code.
-    assert "Unrecognized" in run("runs.search", "pong", *out, "--trials", "2", "--no-such-option", "1", expect=2)
+    assert "go with single runs" in refused("runs.search", "pong", *out, "--resume", "x")
+    assert "is searched" in refused("runs.search", "pong", *out, "--learning-rate", "1e-3")
+    (tmp_path / "search").mkdir()
+    lock = RunFolder(tmp_path / "search", resumed=True)
+    assert "in use by a live run" in refused("runs.search", *TINY, *out)
+    del lock
+    (tmp_path / "file").touch()
+    assert "file" in refused("runs.search", "pong", "--out", str(tmp_path / "file"))
+    # What training says of its options stands above, and the corrected command goes.
+    assert "Unrecognized" in run("runs.search", *TINY, *out, "--trials", "2", "--no-such-option", "1", expect=2)
+    assert "run 2 of 2" in run("runs.search", *TINY, *out, "--trials", "2")
