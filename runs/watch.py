@@ -307,10 +307,12 @@ def record_video(agent: "Player", env: EnvConfig, path: Path, seed: int, epsilon
     from runs.moments import first_episodes, play
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    partial = path.with_name(f".{path.name}")  # of which a kill leaves a part
+    partial.touch()
     game = first_episodes(play(agent, env, seed, epsilon), 1)
-    for _ in into_video(itertools.islice(game, most_steps), path):
+    for _ in into_video(itertools.islice(game, most_steps), partial):
         pass
+    partial.replace(path)
 
 
 if __name__ == "__main__":
