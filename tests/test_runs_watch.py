@@ -227,9 +227,14 @@ def viewed(agent: Path, eyes: list[Path]) -> Iterator[tuple["subprocess.Popen[st
     assert line.startswith("viewer: http://127.0.0.1:"), line + process.stdout.read()
     yield process, line.split()[1]
     below = psutil.Process(process.pid).children(recursive=True)
+    printed = line
+    while "the viewer stays open: Ctrl-C ends it" not in printed:
+        line = process.stdout.readline()
+        assert line, printed
+        printed += line
     process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and "the viewer stays open: Ctrl-C ends it" in printed, printed
+    process.communicate(timeout=60)
+    assert process.returncode == 0, printed
     assert below and not psutil.wait_procs(below, timeout=10)[1]
 
 
