@@ -53,7 +53,7 @@ def maximise(score: Score, start: Tensor, ascent: Ascent, seed: int) -> Tensor:
         images = draw()
         uphill = _uphill(score, images.detach(), _shift(ascent.jitter, generator))
         change = (images.detach() - origin.sigmoid()).requires_grad_()
-        penalty = ascent.smoothness * total_variation(change).sum() + ascent.sparsity * change.abs().sum()
+        penalty = ascent.smoothness * total_variation(change).sum() + (ascent.sparsity or 0.0) * change.abs().sum()
         (downhill,) = torch.autograd.grad(penalty, change)
         optimizer.zero_grad()
         images.backward(downhill - uphill)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from runs.playing import Played
 
 LEAST_STEPS, COMPONENTS = 30, 50  # that make a map; principal components that t-SNE starts from
+LEAST_SPREAD = 1e-6  # of some unit's answers; t-SNE needs places that differ
 BESIDE, ABOVE = 3, 6  # thumbnails at each side, and above and below
 
 
@@ -67,7 +68,10 @@ def main(args: StateMapArgs) -> int:
             raise ValueError(
                 f"this episode has {len(played.frames)} steps, a map needs {LEAST_STEPS}: try another --seed"
             )
-    hidden = np.concatenate([agent.hidden(played.frames[i : i + 256]).cpu() for i in range(0, len(played.frames), 256)])
+        every = range(0, len(played.frames), 256)
+        hidden = np.concatenate([agent.hidden(played.frames[i : i + 256]).cpu() for i in every])
+        if np.ptp(hidden, axis=0).max() < LEAST_SPREAD:
+            raise ValueError("the last hidden layer answers alike to every state: there is nothing to map")
     places = lay_out(hidden, args.method, args.perplexity, args.seed)
     score = "not over" if played.score is None else f"score {played.score:g}"
     title = f"{env.game} ({env.protocol}): {len(places):,} states of an episode, {score}"
