@@ -177,9 +177,8 @@ def stacked(pictures: Sequence[bytes]) -> bytes:
 
 def _strips(settings: Sequence[Setting]) -> Iterator[tuple[str, list[Image.Image]]]:
     """Yield a name and frames of the newest video that can be read, by game and setting."""
-    for game, setting in sorted(
-        ((game, setting) for setting in settings for game in setting.games), key=lambda pair: (pair[0], pair[1].name)
-    ):
+    games = [(game, setting.name, setting) for setting in settings for game in setting.games]
+    for game, _, setting in sorted(games, key=lambda told: told[:2]):
         best: Result = max(setting.games[game], key=lambda result: result.score)
         # Other names are not of this program.
         videos = [video for video in (best.folder / "videos").glob("*.mp4") if video.stem.isdecimal()]

@@ -1,6 +1,5 @@
 """What runs of agents came to, read from their folders and put into groups that differ in the seed alone."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,13 +92,13 @@ class Result:
         return settings
 
     def _eye(self, source: str) -> str:
-        """Return the path of an eye's run without the seed: of each seed an eye of its own, in a folder that ends so."""
-        parts = list(Path(source).parts)
-        if parts[-1:] == ["best"]:
-            del parts[-1]
-        elif parts[-2:-1] == ["checkpoints"]:
-            del parts[-2:]
-        return re.sub(rf"-s?{self.config.seed}$", "", os.sep.join(parts))
+        """Return the path of an eye's run without the seed, with which the folders of an eye for each seed end."""
+        path = Path(source)
+        if path.name == "best":
+            path = path.parent
+        elif path.parent.name == "checkpoints":
+            path = path.parent.parent
+        return re.sub(rf"-s?{self.config.seed}$", "", str(path))
 
 
 @dataclass(frozen=True)
