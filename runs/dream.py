@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from perception.config import Ascent
-from runs.commands import refusing_bad_input, run_command
+from runs.commands import need_writable, refusing_bad_input, run_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +73,7 @@ def main(args: DreamArgs) -> int:
     from PIL import Image
 
     with refusing_bad_input():
+        need_writable(args.out)
         from runs import machine
         from runs.dream_sheet import draw
         from runs.insight import load_subject

@@ -157,6 +157,8 @@ def frames_of(video: Path) -> list[Image.Image]:
         count, _ = imageio_ffmpeg.count_frames_and_secs(str(video))
     except RuntimeError as error:
         raise OSError(f"'{video}' cannot be read as a video") from error
+    if not count:
+        raise OSError(f"'{video}' holds no frame")
     wanted = set(np.linspace(0, count - 1, min(STRIP_FRAMES, count)).astype(int).tolist())
     with contextlib.closing(imageio_ffmpeg.read_frames(str(video))) as reader:
         size = next(reader)["size"]  # type: ignore[index, call-overload]

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from envs.config import Protocol
-from runs.commands import refusing_bad_input, run_command
+from runs.commands import need_writable, refusing_bad_input, run_command
 from runs.evaluate import check_play, load_player
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def main(args: StateMapArgs) -> int:
         check_play(1, args.epsilon)
         if args.out.suffix not in (".png", ".svg", ".pdf") or not args.out.parent.is_dir():
             raise ValueError(f"--out {args.out}: needs the name of a .png, .svg or .pdf in a folder that is there")
+        need_writable(args.out)
         if args.most_steps < LEAST_STEPS:
             raise ValueError(f"--most-steps {args.most_steps}: a map needs at least {LEAST_STEPS}")
         if args.perplexity < 1:

@@ -16,6 +16,7 @@ import tyro
 from envs.config import EnvConfig, Protocol
 from runs.commands import WRONG_INPUT, StopSignal, refusing_bad_input, run_command
 from runs.evaluate import check_play, load_player
+from runs.viewer_server import LOOPBACK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 STEPS_PER_SECOND = 15
 CLOSING_SECONDS = 2.0
 PORT, SALIENCY_EVERY_STEPS = 9090, 4
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,8 @@ def start_server(args: WatchArgs) -> "ViewerServer":
     app = has_display() and not args.web
     if not is_loopback(args.host):
         print(
-            f"warning: whoever reaches {args.host} sees what is shown, can add to it, and finds Rerun's own page, which "
-            f"reports its use, at another port; --host {LOOPBACK} is for this machine alone",
+            f"warning: whoever reaches {args.host} sees what is shown, can add to it, and finds Rerun's own page, "
+            f"which reports its use, at another port; --host {LOOPBACK} is for this machine alone",
             file=sys.stderr,
         )
     return ViewerServer(args.host, PORT if args.port is None else args.port, app=app)

@@ -309,6 +309,10 @@ def test_wrong_input_of_the_commands(agent: Path, eyes: dict[str, Path], tmp_pat
     assert "nothing at" in refused("runs.dream", str(tmp_path / "none"), *out)
     told = run("runs.dream", str(agent), *out, "--jitter", "-1", expect=2)  # in tyro's box
     assert "jitter -1 must be at least 0" in " ".join(told.replace("│", " ").split())
+    taken = tmp_path / "taken.png"
+    taken.mkdir()
+    for command in ("dream", "state_map"):
+        assert f"cannot write '{taken}'" in refused(f"runs.{command}", str(agent), "--out", str(taken))
     assert "agent's" in refused("runs.state_map", str(eyes["segmentation"]), *out)
     assert "at least 30" in refused("runs.state_map", str(agent), *out, "--most-steps", "3")
     assert "--perplexity" in refused("runs.state_map", str(agent), *out, "--perplexity", "0")
