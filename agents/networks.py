@@ -52,15 +52,6 @@ class QHead(nn.Module):
         return self.value(for_value) + advantage - advantage.mean(dim=1, keepdim=True)
 
 
-def value_and_advantage(q: Tensor, action: int) -> Tensor:
-    """Return the state's value, that of the best action, and how much `action` beats the mean of all: (B, 2).
-
-    Of action values (B, A). The advantage is that of Wang et al. 2016, equation 9, whether or not the network is
-    dueling: it says what is good about the action that is not good about the state.
-    """
-    return torch.stack([q.amax(dim=1), q[:, action] - q.mean(dim=1)], dim=1)
-
-
 class QNetwork(nn.Module):
     """Frames uint8 (B, C, H, W) in; action values (B, A) out."""
 

@@ -17,8 +17,9 @@ class Ascent:
     """Pixels by which the picture is moved at most, anew at each update (Mordvintsev et al. 2015)."""
     smoothness: float = 1.0
     """Weight of the total variation of what was changed, beside a gradient of the score whose root mean square is 1."""
-    sparsity: float = 0.0
-    """Likewise of the absolute change: above 1, only pixels whose gradient exceeds the mean one so often change."""
+    sparsity: float | None = None
+    """Likewise of the absolute change: above 1, only pixels whose gradient exceeds the mean one so often change. 0 when
+    not given; of what is drawn into a game's still screen, 2."""
     octaves: int = 3
     """Layers that the change is the sum of, each half as fine as the one before; of DeepDream, sizes."""
     noise: float = 0.5
@@ -27,7 +28,8 @@ class Ascent:
     def __post_init__(self) -> None:
         """Raise ValueError, in words that say what to do, where a value cannot be meant."""
         for name, least in (("updates", 1), ("octaves", 1), ("jitter", 0), ("smoothness", 0), ("sparsity", 0)):
-            if getattr(self, name) < least:
+            value = getattr(self, name)
+            if value is not None and value < least:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
         for name in ("learning_rate", "dream_rate"):
             if getattr(self, name) <= 0:

@@ -53,7 +53,7 @@ def maximise(score: Score, start: Tensor, ascent: Ascent, seed: int) -> Tensor:
         images = draw()
         uphill = _uphill(score, images.detach(), _shift(ascent.jitter, generator))
         change = (images.detach() - origin.sigmoid()).requires_grad_()
-        penalty = ascent.smoothness * total_variation(change).sum() + ascent.sparsity * change.abs().sum()
+        penalty = ascent.smoothness * total_variation(change).sum() + (ascent.sparsity or 0.0) * change.abs().sum()
         (downhill,) = torch.autograd.grad(penalty, change)
         optimizer.zero_grad()
         images.backward(downhill - uphill)
@@ -102,7 +102,7 @@ def _shift(jitter: int, generator: torch.Generator) -> tuple[int, int]:
 
 def _uphill(score: Score, images: Tensor, shift: tuple[int, int]) -> Tensor:
     """Return the gradient of the scores of moved images, moved back, with a root mean square of 1 each, or 0."""
-    images = images.requires_grad_()
+    images = images.detach().requires_grad_()  # or a series of steps would be one graph
     moved = torch.roll(images, shift, dims=(2, 3))
     (gradient,) = torch.autograd.grad(score(moved).sum(), images)
     return gradient / gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)

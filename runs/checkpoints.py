@@ -216,9 +216,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_json(path: Path, value: Any) -> None:
-    """Write JSON and sync it to disk."""
-    path.write_text(json.dumps(value, indent=1))
-    sync(path)
+    """Write JSON, in one stroke, and sync it to disk."""
+    replace_text(path, json.dumps(value, indent=1))
 
 
 def load_json(path: Path) -> Any:
@@ -234,7 +233,7 @@ def load_json(path: Path) -> Any:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replace a small file in one stroke."""
+    """Write a small file, or replace it, in one stroke, and sync it to disk."""
     partial = path.with_name(f".{path.name}{PARTIAL}.txt")
     partial.write_text(text)
     sync(partial)

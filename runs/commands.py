@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
@@ -44,6 +45,17 @@ class StopSignal:
     def exit_code(self) -> int:
         """What a process that ended by this signal returns."""
         return 128 + self.number
+
+
+def need_writable(path: Path) -> None:
+    """Raise ValueError where a file cannot be written; ask before the work that ends in it."""
+    there = path.exists()
+    try:
+        path.open("ab").close()
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write '{path}': {error.strerror}. Choose another --out") from error
 
 
 @contextmanager

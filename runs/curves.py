@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from runs.commands import refusing_bad_input, run_command
+from runs.commands import need_writable, refusing_bad_input, run_command
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def main(args: CurvesArgs) -> int:
             raise ValueError("give the folder of at least one run")
         if args.out.suffix not in (".png", ".svg", ".pdf") or not args.out.parent.is_dir():
             raise ValueError(f"--out {args.out}: needs the name of a .png, .svg or .pdf in a folder that is there")
+        need_writable(args.out)
         curves = {run.name: read_curve(run, args.over, args.metric) for run in args.runs}
     import matplotlib
 

@@ -253,13 +253,21 @@ class DQNRun:
         self.display.say(f"step {self.steps:,}: {describe(result)}")
         save_json(self.folder / "evaluation.json", result | {"steps": self.steps})
         if config.evaluation_video_steps:
-            video = self.folder / "videos" / f"{self.steps}.mp4"
-            record_video(self.agent, config.env, video, config.seed, 0.0, most_steps=config.evaluation_video_steps)
-            self._tracker.log_file("evaluation_video", video, self.steps)
+            self._keep_video(config.evaluation_video_steps)
         if result["mean"] > self._best_score:
             self._best_score = result["mean"]
             self._save_weights("best", {"evaluation": result})
         return config.stop_at_score is not None and result["mean"] >= config.stop_at_score
+
+    def _keep_video(self, most_steps: int) -> None:
+        """Write a video of the start of a game; warn where that fails."""
+        config, video = self.config, self.folder / "videos" / f"{self.steps}.mp4"
+        try:
+            record_video(self.agent, config.env, video, config.seed, 0.0, most_steps)
+        except OSError as error:
+            self.display.say(f"warning: could not write '{video}' ({error.strerror or error}); training goes on")
+        else:
+            self._tracker.log_file("evaluation_video", video, self.steps)
 
     def _keep_auxiliary(self, auxiliary: AuxiliaryTask, row: dict[str, float]) -> None:
         """Score the task learnt beside play; keep it, on the backbone as it is, in `auxiliary`."""
@@ -314,10 +322,11 @@ class DQNRun:
     def finish(self, ended: str) -> None:
         """Save and score what there is, close everything, and say how to go on or where to look."""
         resume = f"python -m runs.train_dqn --resume '{self.folder}'"
+        if ended != "diverged":
+            self.save()  # before the games, which take long
         if ended in ("done", "score reached"):
             self.evaluate(self.config.final_evaluation_episodes)
         if ended != "diverged":
-            self.save()
             more = "" if ended == "stopped" else " --total-steps N"
             self.display.say(f"{ended} at step {self.steps:,}. To go on: {resume}{more}")
         self._worker.shutdown()

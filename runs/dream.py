@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from perception.config import Ascent
-from runs.commands import refusing_bad_input, run_command
+from runs.commands import need_writable, refusing_bad_input, run_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +73,7 @@ def main(args: DreamArgs) -> int:
     from PIL import Image
 
     with refusing_bad_input():
+        need_writable(args.out)
         from runs import machine
         from runs.dream_sheet import draw
         from runs.insight import load_subject
@@ -108,11 +109,18 @@ def make_plan(subject: "Subject", args: DreamArgs) -> "Plan":
     elif everything or args.stage is not None:
         response = responses(subject.backbone, _looked_at(subject, args.seed))
         wanted = range(len(stages)) if everything else [args.stage - 1]  # type: ignore[operator]
-        channels = {stage: most_telling(response[stage], COLUMNS if everything else 2 * COLUMNS) for stage in wanted}
+        most = COLUMNS if everything else 2 * COLUMNS
+        channels = {stage: found for stage in wanted if (found := most_telling(response[stage], most))}
+        if args.stage is not None and not channels:
+            raise ValueError(
+                f"no channel of --stage {args.stage} tells the images apart that are looked at: give its --channels, "
+                "or more --steps of a game"
+            )
     names = args.answers.split(",") if args.answers not in (None, "all") else subject.answers
-    if unknown := [name for name in names if name not in subject.answers]:
+    unknown = [name for name in names if name not in subject.answers]
+    if unknown or (args.answers is not None and not names):
         there = ", ".join(subject.answers) or "nothing with a name: draw its --stage"
-        raise ValueError(f"--answers {unknown[0]}: the head is asked {there}")
+        raise ValueError(f"--answers {unknown[0] if unknown else args.answers}: the head is asked {there}")
     answers = [subject.answers.index(name) for name in names]
     if everything:  # of hundreds of values a few, from all over
         answers = answers[:: max(1, -(-len(answers) // (3 * COLUMNS)))]

@@ -96,9 +96,8 @@ class Dreamer:
         kinds = [[(_tile(x), f"{name}: {y:.3g}") for x, name, y in zip(drawn, names, scores, strict=True)]]
         if subject.plays:
             still = images.float().median(dim=0).values / 255
-            sparse = replace(
-                self._ascent, sparsity=max(SPARSITY, self._ascent.sparsity), jitter=0, octaves=1, noise=0.01
-            )
+            sparsity = SPARSITY if self._ascent.sparsity is None else self._ascent.sparsity
+            sparse = replace(self._ascent, sparsity=sparsity, jitter=0, octaves=1, noise=0.01)
             drawn, scores = self._maximise(asking, answers, still, sparse)
             words = [f"{name}, drawn into the still screen: {y:.3g}" for name, y in zip(names, scores, strict=True)]
             kinds.append([(_tile(x), word) for x, word in zip(drawn, words, strict=True)])

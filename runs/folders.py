@@ -2,8 +2,11 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import IO
+
+PATIENCE_SECONDS = 0.5  # `in_use` holds the lock for an instant
 
 
 class FolderError(ValueError):
@@ -31,13 +34,19 @@ class RunFolder:
             self._lock: IO[str] = (path / ".lock").open("a+")
         except OSError as error:
             raise FolderError(f"cannot write to '{path}': {error.strerror}. Choose another --out") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.seek(0)
-            raise FolderError(
-                f"'{path}' is in use by a live run (process {self._lock.read().strip()}): wait for it or stop it"
-            ) from error
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    self._lock.seek(0)
+                    raise FolderError(
+                        f"'{path}' is in use by a live run (process {self._lock.read().strip()}): wait for it or stop "
+                        "it"
+                    ) from error
+            time.sleep(0.02)
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()

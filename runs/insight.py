@@ -83,7 +83,8 @@ def _perception(checkpoint: Path, game: str | None, steps: int, seed: int, devic
             pass  # it has changed since: what is drawn needs none of it
     names, ask = answers_of(task, network)
     seen = torch.from_numpy(images).to(machine.choose_device(device))
-    plays = game is not None or (Path(config.data) / "card.json").exists()
+    # Of several games no screen stands still.
+    plays = game is not None or (config.game != "all" and (Path(config.data) / "card.json").exists())
     return Subject(network.backbone, shape, names, ask, seen, plays and len(images) > 0)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tyro
 
 from envs.config import EnvConfig, Protocol
-from runs.commands import refusing_bad_input, run_command
+from runs.commands import need_writable, refusing_bad_input, run_command
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,6 +54,7 @@ def main(args: SheetArgs) -> int:
             raise ValueError("need --rows and --every-steps of at least 1")
         if not args.out.parent.is_dir():
             raise ValueError(f"--out {args.out}: there is no folder '{args.out.parent}'")
+        need_writable(args.out)
     rng = np.random.default_rng(args.seed)
     player.reset(args.seed)
     rows = []

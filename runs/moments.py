@@ -127,16 +127,18 @@ def _newest(run: Path, load: "Callable[[Path], tuple[Player, EnvConfig]]") -> "t
 
     One that is deleted while it is read has a newer one after it.
     """
-    from runs.checkpoints import CheckpointError, newest_checkpoint
+    from runs.checkpoints import CheckpointError, find_checkpoint
     from runs.folders import in_use
 
     while True:
         alive, checkpoint = in_use(run), None
         try:
-            checkpoint = newest_checkpoint(run)
+            checkpoint = find_checkpoint(run)
+            if checkpoint == run:
+                raise CheckpointError(f"'{run}' is a checkpoint, which stays as it is: give --follow its run's folder")
             return checkpoint, load(checkpoint)
         except CheckpointError:
-            if checkpoint is not None and newest_checkpoint(run) != checkpoint:
+            if checkpoint is not None and find_checkpoint(run) != checkpoint:
                 continue
             if checkpoint is not None or not alive:
                 raise

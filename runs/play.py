@@ -39,6 +39,8 @@ def main(args: PlayArgs) -> int:
 
         if args.episodes is not None and args.episodes < 1:
             raise ValueError(f"--episodes {args.episodes} must be at least 1")
+        if args.seed < 0:
+            raise ValueError(f"--seed {args.seed} must be at least 0")
         env = make_playable(EnvConfig(args.game, protocol=args.protocol))
         if not has_display():
             raise ValueError("there is no display to open a window on: play where there is one")

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from envs.config import Protocol
-from runs.commands import refusing_bad_input, run_command
+from runs.commands import need_writable, refusing_bad_input, run_command
 from runs.playing import play_randomly
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def main(args: PredictArgs) -> int:
             raise ValueError("need --steps and --every-steps of at least 1")
         if args.out is not None and (args.out.suffix != ".png" or not args.out.parent.is_dir()):
             raise ValueError(f"--out {args.out}: needs the name of a .png in a folder that is there")
+        if args.out is not None:
+            need_writable(args.out)
         machine.settle_thread(machine.usable_cores())
         network, task, config, about = load_perception(args.checkpoint, args.device)
         if args.game is None:

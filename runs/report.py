@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from runs.commands import refusing_bad_input, run_command
+from runs.commands import need_writable, refusing_bad_input, run_command
 
 if TYPE_CHECKING:
     from runs.results import Setting
@@ -48,10 +48,7 @@ def main(args: ReportArgs) -> int:
         folders = dict.fromkeys(path.resolve() for path in args.runs)
         settings = settings_of([read_result(folder) for folder in folders])
         for path in args.out:
-            try:
-                path.touch()
-            except OSError as error:
-                raise ValueError(f"cannot write '{path}': {error.strerror}. Choose another --out") from error
+            need_writable(path)
     pictures = draw(settings)
     files = [file for path in args.out for file in write(path, settings, pictures)]
     for path in args.out:

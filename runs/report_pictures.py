@@ -1,5 +1,6 @@
 """Draws what a report shows: learning curves, statistics over games, profiles, and frames of videos."""
 
+import contextlib
 import io
 import math
 from collections.abc import Iterator, Sequence
@@ -128,7 +129,7 @@ def draw_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 def draw_strips(settings: Sequence[Setting]) -> bytes | None:
     """Draw frames of the newest video of each setting's best run of a game as a PNG; None where there is no video."""
-    strips = [(name, list(frames_of(video))) for name, video in sorted(_videos(settings))]
+    strips = list(_strips(settings))
     if not strips:
         return None
     line, gap = 22, 4
@@ -144,15 +145,24 @@ def draw_strips(settings: Sequence[Setting]) -> bytes | None:
     return _bytes(canvas)
 
 
-def frames_of(video: Path) -> Iterator[Image.Image]:
-    """Yield the game's screen at `STRIP_FRAMES` moments, evenly spaced over a video that `runs.watch` made."""
+def frames_of(video: Path) -> list[Image.Image]:
+    """Return the game's screen at `STRIP_FRAMES` moments, evenly spaced over a video that `runs.watch` made.
+
+    Raises:
+        OSError: it cannot be read as a video.
+    """
     import imageio_ffmpeg
 
-    reader = imageio_ffmpeg.read_frames(str(video))
-    width, height = next(reader)["size"]  # type: ignore[index, call-overload]
-    frames = list(reader)
-    for at in np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).astype(int):
-        yield Image.frombytes("RGB", (width, height), frames[at]).crop(SCREEN)
+    try:
+        count, _ = imageio_ffmpeg.count_frames_and_secs(str(video))
+    except RuntimeError as error:
+        raise OSError(f"'{video}' cannot be read as a video") from error
+    if not count:
+        raise OSError(f"'{video}' holds no frame")
+    wanted = set(np.linspace(0, count - 1, min(STRIP_FRAMES, count)).astype(int).tolist())
+    with contextlib.closing(imageio_ffmpeg.read_frames(str(video))) as reader:
+        size = next(reader)["size"]  # type: ignore[index, call-overload]
+        return [Image.frombytes("RGB", size, frame).crop(SCREEN) for at, frame in enumerate(reader) if at in wanted]
 
 
 def stacked(pictures: Sequence[bytes]) -> bytes:
@@ -167,14 +177,18 @@ def stacked(pictures: Sequence[bytes]) -> bytes:
     return _bytes(canvas)
 
 
-def _videos(settings: Sequence[Setting]) -> Iterator[tuple[str, Path]]:
-    for setting in settings:
-        for game, results in setting.games.items():
-            best: Result = max(results, key=lambda result: result.score)
-            videos = sorted((best.folder / "videos").glob("*.mp4"), key=lambda path: int(path.stem))
-            if videos:
-                seed = f"seed {best.config.seed}, step {int(videos[-1].stem):,}"
-                yield f"{game}: {setting.name}, {seed}", videos[-1]
+def _strips(settings: Sequence[Setting]) -> Iterator[tuple[str, list[Image.Image]]]:
+    """Yield a name and frames of the newest video that can be read, by game and setting."""
+    games = [(game, setting.name, setting) for setting in settings for game in setting.games]
+    for game, _, setting in sorted(games, key=lambda told: told[:2]):
+        best: Result = max(setting.games[game], key=lambda result: result.score)
+        # Other names are not of this program.
+        videos = [video for video in (best.folder / "videos").glob("*.mp4") if video.stem.isdecimal()]
+        for video in sorted(videos, key=lambda video: int(video.stem), reverse=True):
+            with contextlib.suppress(OSError):  # a kill has cut it short: the one before it will do
+                frames = frames_of(video)
+                yield f"{game}: {setting.name}, seed {best.config.seed}, step {int(video.stem):,}", frames
+                break
 
 
 def _draw_curve(axes: Any, found: Curve, scale: float, colour: Any, name: str) -> None:

@@ -1,6 +1,5 @@
 """What runs of agents came to, read from their folders and put into groups that differ in the seed alone."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.config import EnvConfig
+from perception.backbones import BACKBONES
 from runs.checkpoints import load_json
 from runs.config import SB3Config, TrainConfig, from_json, to_json
 from runs.curves import read_curve
@@ -21,6 +21,8 @@ NO_SETTINGS = {
     "run_name",
     "tracked",
     "num_threads",
+    "diagnostics",
+    "check",
     "checkpoint_every_steps",
     "checkpoints_kept",
     "log_every_steps",
@@ -72,7 +74,8 @@ class Result:
             return True
         if isinstance(config, SB3Config) or config.stop_at_score is None:
             return False
-        return told["episodes"] == config.final_evaluation_episodes
+        # An evaluation on the way may have as many games as the last one.
+        return told["episodes"] == config.final_evaluation_episodes and told["mean"] >= config.stop_at_score
 
     def settings(self) -> dict[str, Any]:
         """Return all that runs of one group have in common, by option."""
@@ -81,10 +84,21 @@ class Result:
         flat = {"algorithm": name} | plain.pop("env", {}) | plain.pop("agent", {}) | plain | {"algorithm": name}
         settings = {name: value for name, value in flat.items() if name not in NO_SETTINGS}
         for name in ("backbone", "backbone_source"):
-            if os.sep in str(settings.get(name)):
-                # Of each seed an eye of its own, in folders whose names end with the seed.
-                settings[name] = re.sub(rf"-{self.config.seed}$", "", Path(settings[name]).name)
+            if settings.get(name) is not None and settings[name] not in BACKBONES:
+                settings[name] = self._eye(settings[name])
+        if (auxiliary := settings.get("auxiliary")) and auxiliary["data"] is not None:
+            # Where a recording lies says nothing of it.
+            settings["auxiliary"] = auxiliary | {"data": Path(auxiliary["data"]).name}
         return settings
+
+    def _eye(self, source: str) -> str:
+        """Return the path of an eye's run without the seed, with which the folders of an eye for each seed end."""
+        path = Path(source)
+        if path.name == "best":
+            path = path.parent
+        elif path.parent.name == "checkpoints":
+            path = path.parent.parent
+        return re.sub(rf"-s?{self.config.seed}$", "", str(path))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from envs.config import Protocol
-from runs.commands import refusing_bad_input, run_command
+from runs.commands import need_writable, refusing_bad_input, run_command
 from runs.evaluate import check_play, load_player
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from runs.playing import Played
 
 LEAST_STEPS, COMPONENTS = 30, 50  # that make a map; principal components that t-SNE starts from
+LEAST_SPREAD = 1e-6  # of some unit's answers; t-SNE needs places that differ
 BESIDE, ABOVE = 3, 6  # thumbnails at each side, and above and below
 
 
@@ -55,6 +56,7 @@ def main(args: StateMapArgs) -> int:
         check_play(1, args.epsilon)
         if args.out.suffix not in (".png", ".svg", ".pdf") or not args.out.parent.is_dir():
             raise ValueError(f"--out {args.out}: needs the name of a .png, .svg or .pdf in a folder that is there")
+        need_writable(args.out)
         if args.most_steps < LEAST_STEPS:
             raise ValueError(f"--most-steps {args.most_steps}: a map needs at least {LEAST_STEPS}")
         if args.perplexity < 1:
@@ -67,7 +69,10 @@ def main(args: StateMapArgs) -> int:
             raise ValueError(
                 f"this episode has {len(played.frames)} steps, a map needs {LEAST_STEPS}: try another --seed"
             )
-    hidden = np.concatenate([agent.hidden(played.frames[i : i + 256]).cpu() for i in range(0, len(played.frames), 256)])
+        every = range(0, len(played.frames), 256)
+        hidden = np.concatenate([agent.hidden(played.frames[i : i + 256]).cpu() for i in every])
+        if np.ptp(hidden, axis=0).max() < LEAST_SPREAD:
+            raise ValueError("the last hidden layer answers alike to every state: there is nothing to map")
     places = lay_out(hidden, args.method, args.perplexity, args.seed)
     score = "not over" if played.score is None else f"score {played.score:g}"
     title = f"{env.game} ({env.protocol}): {len(places):,} states of an episode, {score}"

@@ -17,6 +17,8 @@ Interval = tuple[Any, Any] | None
 Points = tuple[Sequence[float], Sequence[float]]  # places, and what was there
 
 CONFIDENCE, RESAMPLES = 0.95, 5_000
+DRAWN_TOGETHER = 2**24  # numbers, 128 MiB of them, that the bootstrap holds at a time
+MOST_PLACES = 200  # of a curve: more than a picture shows
 
 
 def mean(*strata: Values, axis: int = -1) -> Values:
@@ -47,6 +49,7 @@ def interval(strata: Sequence[Values], statistic: Statistic = mean) -> Interval:
         tuple(strata),
         statistic,
         n_resamples=RESAMPLES,
+        batch=max(1, min(RESAMPLES, DRAWN_TOGETHER // sum(scores.size for scores in strata))),
         vectorized=True,
         axis=-1,
         confidence_level=CONFIDENCE,
@@ -73,7 +76,8 @@ class Curve(NamedTuple):
 def curve(games: Sequence[Sequence[Points]], statistic: Statistic = mean) -> Curve:
     """Return a statistic of the runs of each game at every place that one of them tells, as far as all of them go.
 
-    Between two of its own places a run is taken for a straight line.
+    Between two of its own places a run is taken for a straight line. Of more than `MOST_PLACES` places so many are
+    taken instead, evenly spaced.
     """
     runs = [run for game in games for run in game]
     first, last = max(places[0] for places, _ in runs), min(places[-1] for places, _ in runs)
@@ -81,5 +85,7 @@ def curve(games: Sequence[Sequence[Points]], statistic: Statistic = mean) -> Cur
     places = places[(places >= first) & (places <= last)]
     if not len(places):
         return Curve(places, places, None)
+    if len(places) > MOST_PLACES:
+        places = np.linspace(places[0], places[-1], MOST_PLACES)
     strata = [np.stack([np.interp(places, *run) for run in game], axis=-1) for game in games]
     return Curve(places, statistic(*strata, axis=-1), interval(strata, statistic))

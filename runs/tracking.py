@@ -16,6 +16,7 @@ from typing import Any
 
 from perception.diagnostics import Layer
 from runs import machine
+from runs.checkpoints import replace_text
 from runs.config import PerceptionConfig, SB3Config, TrainConfig, to_json
 
 # Losing the tracker must not lose the run, or hold it up: W&B's own waits are minutes.
@@ -236,7 +237,7 @@ def _cut_back(path: Path, metrics: list[str], count: int) -> None:
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     rows = csv.DictReader(line for line in lines if line.endswith("\n"))
     kept = [row for row in rows if float(next(iter(row.values()))) <= count]
-    path.write_text(_csv_line(metrics) + "".join(_csv_line(row.get(name, "") for name in metrics) for row in kept))
+    replace_text(path, _csv_line(metrics) + "".join(_csv_line(row.get(name, "") for name in metrics) for row in kept))
 
 
 def _about(config: TrainConfig | PerceptionConfig | SB3Config, run_id: str) -> dict[str, Any]:

@@ -33,8 +33,8 @@ from runs.evaluate import Player
 from runs.eyes import Eye, Seen
 from runs.moments import Moment
 from runs.pictures import ACCENT, FAINT, INK
+from runs.watch import STEPS_PER_SECOND
 
-STEPS_PER_SECOND = 15
 TRACES = {"value": (255, 176, 59), "reward": (110, 200, 120), "score": (120, 170, 255)}
 BAR_LENGTH, NAME_LENGTH, LABEL_LIES_LOW = 8.0, 5.0, 0.35  # in bars' distances; a label stands below its point
 SHOWN_STEPS = (-150, 50)  # of the traces, around the moment that is looked at

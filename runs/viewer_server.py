@@ -5,10 +5,13 @@ tells tel.rerun.io, from the browser, that and how it is used, and has no switch
 here under a policy by which the browser talks to nobody but this machine.
 """
 
+import contextlib
+import errno
 import http.server
 import importlib.util
 import ipaddress
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -39,7 +42,8 @@ class ViewerServer:
         """
         if importlib.util.find_spec("rerun_cli") is None:
             raise ValueError("Rerun is not installed: pip install 'saccade[viewer]'")
-        self._host, self._page = host, None
+        host = LOOPBACK if host == "localhost" else host  # which is two addresses, or none that Rerun takes
+        self._host, self._page, self._app = host, None, app
         port = port or _free_ports(host)
         _need_free(host, port, port + 1)
         self.data_port, inner = port + 1, _free_ports(LOOPBACK)
@@ -80,12 +84,19 @@ class ViewerServer:
             except OSError:
                 pass
             if not self.is_alive() or time.monotonic() - began > WAIT_SECONDS:
-                raise ValueError(f"Rerun's viewer does not start (--web is for a browser): {self._last_words()}")
+                hint = " (--web is for a browser)" if self._app else ""
+                raise ValueError(f"Rerun's viewer does not start{hint}: {self._last_words()}")
             time.sleep(0.05)
 
     def is_alive(self) -> bool:
         """Whether the child runs; the app ends when its window is closed."""
         return self._child.poll() is None
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for the child's end, at most so long; return whether it came."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(seconds)
+        return not self.is_alive()
 
     def trouble(self) -> str | None:
         """Return what a child said last that ended with an error; None of one that runs, or that was closed."""
@@ -94,7 +105,8 @@ class ViewerServer:
     def _last_words(self) -> str:
         self._said.seek(0)
         said = [line for line in self._said.read().splitlines() if line.strip()]
-        return said[-1] if said else "it says nothing"
+        errors = [line for line in said if line.lower().startswith("error")]
+        return (errors or said or ["it says nothing"])[-1]
 
     def __enter__(self) -> "ViewerServer":
         return self
@@ -139,7 +151,10 @@ class _Page(http.server.ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, data_port: int, source: str) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), _Handler)
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:  # taken since it was looked at
+            raise _cannot_listen(host, port, error) from error
         self.data_port, self.source = data_port, source
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -156,14 +171,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if path not in _FILES:
             self.send_error(404)
         elif path == "/" and not query:
-            # By the name that the browser reaches this machine by, which only the browser knows.
-            name = urllib.parse.urlsplit(f"//{self.headers.get('Host', LOOPBACK)}").hostname or LOOPBACK
-            data = f"rerun+http://{f'[{name}]' if ':' in name else name}:{self._page.data_port}/proxy"
+            data = f"rerun+http://{self._reached_by()}:{self._page.data_port}/proxy"
             self.send_response(302)
             self.send_header("Location", f"/?url={urllib.parse.quote(data)}&hide_welcome_screen&theme=dark")
             self.end_headers()
         else:
             self._hand_on(path)
+
+    def _reached_by(self) -> str:
+        """Return the name that the browser reaches this machine by, which only the browser knows."""
+        try:
+            name = urllib.parse.urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+        except ValueError:
+            name = ""
+        if not re.fullmatch(r"[\w.:-]+", name):  # it goes into the policy, and must not add to it
+            name = LOOPBACK
+        return f"[{name}]" if ":" in name else name
 
     def _hand_on(self, path: str) -> None:
         try:
@@ -177,7 +200,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("rerun-final-length", str(len(body)))
-        policy = f"default-src {here}; connect-src 'self' data: blob: http://*:{self._page.data_port}"
+        data = f"http://{self._reached_by()}:{self._page.data_port}"
+        policy = f"default-src {here}; connect-src 'self' data: blob: {data}"
         self.send_header("Content-Security-Policy", policy)
         self.end_headers()
         self.wfile.write(body)
@@ -215,13 +239,23 @@ def _listening(host: str, port: int) -> socket.socket:
 def _free_ports(host: str) -> int:
     """Return a port that is free, as is the one after it."""
     while True:
-        with _listening(host, 0) as first:
+        try:
+            first = _listening(host, 0)
+        except OSError as error:
+            raise _cannot_listen(host, 0, error) from error
+        with first:
             port: int = first.getsockname()[1]
             try:
                 _listening(host, port + 1).close()
                 return port
-            except OSError:
+            except (OSError, OverflowError):  # the last port has none after it
                 continue
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> ValueError:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return ValueError(f"--host {host}: this machine has no such address ({error.strerror})")
+    return ValueError(f"cannot listen at {host} port {port} ({error.strerror}): give another --port, or 0 for any")
 
 
 def _need_free(host: str, *ports: int) -> None:
@@ -229,6 +263,4 @@ def _need_free(host: str, *ports: int) -> None:
         try:
             _listening(host, port).close()
         except OSError as error:
-            raise ValueError(
-                f"cannot listen at {host} port {port} ({error.strerror}): give another --port, or 0 for any"
-            ) from error
+            raise _cannot_listen(host, port, error) from error

@@ -14,8 +14,9 @@ import numpy as np
 import tyro
 
 from envs.config import EnvConfig, Protocol
-from runs.commands import StopSignal, refusing_bad_input, run_command
+from runs.commands import WRONG_INPUT, StopSignal, refusing_bad_input, run_command
 from runs.evaluate import check_play, load_player
+from runs.viewer_server import LOOPBACK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from runs.viewer_server import ViewerServer
 
 STEPS_PER_SECOND = 15
-LOOPBACK = "127.0.0.1"
+CLOSING_SECONDS = 2.0
+PORT, SALIENCY_EVERY_STEPS = 9090, 4
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,15 @@ class WatchArgs:
     """Keep what the Rerun viewer shows in this .rrd file, for `rerun FILE.rrd`; without --viewer it shows nothing."""
     eye: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """A perception task's checkpoint, which looks at the same frames in the Rerun viewer; may be given again."""
-    saliency_every_steps: int = 4
-    """Steps between two looks, in the Rerun viewer, at what the value and the action hang on; 0 for none. Each takes
-    290 passes of the network, as long as all else of five steps."""
+    saliency_every_steps: int | None = None
+    """Steps between two looks, in the Rerun viewer, at what the value and the action hang on; 4 when not given, 0 for
+    none. Each takes 290 passes of the network, as long as all else of five steps."""
     web: bool = False
     """With --viewer, the page for a browser even where there is a display."""
     host: str = "127.0.0.1"
     """Where the page listens; other addresses let others see it."""
-    port: int = 9090
-    """Of the page; the data has the port after it. 0 for any that are free."""
+    port: int | None = None
+    """Of the page, 9090 when not given; the data has the port after it. 0 for any that are free."""
     episodes: int | None = None
     """Whole games to play; 1 when not given, and with --follow as many as there is time for."""
     best: bool = False
@@ -71,16 +73,18 @@ class WatchArgs:
 def check(args: WatchArgs) -> None:
     """Raise ValueError, in words that say what to do, where options cannot be meant or contradict each other."""
     check_play(1 if args.episodes is None else args.episodes, args.epsilon)
-    in_rerun = args.viewer or args.record is not None
+    in_rerun, every = args.viewer or args.record is not None, args.saliency_every_steps
     checks = [
         (args.video is None or not in_rerun, "--video goes without --viewer and --record: give one or the other"),
         (args.video is None or args.video.suffix == ".mp4", f"--video {args.video}: only .mp4 is written"),
         (args.record is None or args.record.suffix == ".rrd", f"--record {args.record}: only .rrd is written"),
         (in_rerun or not args.eye, "--eye goes with --viewer or --record"),
-        (args.saliency_every_steps >= 0, f"--saliency-every-steps {args.saliency_every_steps} must be at least 0"),
+        (in_rerun or every is None, "--saliency-every-steps goes with --viewer or --record"),
+        (every is None or every >= 0, f"--saliency-every-steps {every} must be at least 0"),
         (args.viewer or not args.web, "--web goes with --viewer"),
         (args.viewer or args.host == LOOPBACK, "--host goes with --viewer"),
-        (0 <= args.port < 65_535, f"--port {args.port} must lie between 0 and 65534"),
+        (args.viewer or args.port is None, "--port goes with --viewer"),
+        (args.port is None or 0 <= args.port < 65_535, f"--port {args.port} must lie between 0 and 65534"),
         (not (args.best and args.follow), "--best goes without --follow, which has no end to choose at"),
         (not args.best or (args.episodes or 1) > 1, "--best needs --episodes of at least 2 to choose from"),
         (not args.follow or args.video is None, "--follow goes without --video, which has an end"),
@@ -130,19 +134,20 @@ def main(args: WatchArgs) -> int:
             shown = in_viewer(moments, viewer, server)
         else:
             shown = in_window(moments) if args.video is None else into_video(moments, args.video)
-        for moment in shown:
-            if moment.episode_over:
-                who = f"{moment.agent}: " if args.follow else ""
-                print(f"{who}{moment.env.game} ({moment.env.protocol}): {moment.score:g}", flush=True)
-            if stop.number:
-                break
-        shown.close()
-        if viewer is not None:
-            viewer.close()
+        try:
+            with refusing_checkpoints():
+                print_scores(shown, stop, named=args.follow)
+        finally:
+            shown.close()
+            if viewer is not None:
+                viewer.close()
         if stop.number:
             return stop.exit_code
         if server is not None and (trouble := server.trouble()):
-            print(f"error: Rerun's viewer has ended: {trouble}; --web is for a browser", file=sys.stderr)
+            print(
+                f"error: Rerun's viewer has ended: {trouble}{'' if server.page_url else '; --web is for a browser'}",
+                file=sys.stderr,
+            )
             return 1
         for path in filter(None, (args.video, args.record)):
             print(f"{'video' if path == args.video else 'recording'}: {path}")
@@ -151,6 +156,28 @@ def main(args: WatchArgs) -> int:
             while server.is_alive() and not stop.number:
                 time.sleep(0.1)
     return 0
+
+
+@contextlib.contextmanager
+def refusing_checkpoints() -> "Iterator[None]":
+    """Turn a checkpoint that cannot be read, as one that is followed may, into one line and exit code 2."""
+    from runs.checkpoints import CheckpointError
+
+    try:
+        yield
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(WRONG_INPUT)
+
+
+def print_scores(moments: "Iterator[Moment]", stop: StopSignal, *, named: bool) -> None:
+    """Print each game's score until a signal comes; `named`, with who played it."""
+    for moment in moments:
+        if moment.episode_over:
+            who = f"{moment.agent}: " if named else ""
+            print(f"{who}{moment.env.game} ({moment.env.protocol}): {moment.score:g}", flush=True)
+        if stop.number:
+            return
 
 
 def choose_moments(args: WatchArgs) -> "tuple[Iterator[Moment], Moment]":
@@ -200,11 +227,11 @@ def start_server(args: WatchArgs) -> "ViewerServer":
     app = has_display() and not args.web
     if not is_loopback(args.host):
         print(
-            f"warning: whoever reaches {args.host} sees what is shown, and can add to it; --host {LOOPBACK} is for "
-            "this machine alone",
+            f"warning: whoever reaches {args.host} sees what is shown, can add to it, and finds Rerun's own page, "
+            f"which reports its use, at another port; --host {LOOPBACK} is for this machine alone",
             file=sys.stderr,
         )
-    return ViewerServer(args.host, args.port, app=app)
+    return ViewerServer(args.host, PORT if args.port is None else args.port, app=app)
 
 
 def open_viewer(args: WatchArgs, first: "Moment", server: "ViewerServer | None") -> "Viewer":
@@ -219,7 +246,8 @@ def open_viewer(args: WatchArgs, first: "Moment", server: "ViewerServer | None")
     eyes = open_eyes(args.eye, first.frames.shape, args.device)
     recording = open_recording(first.env.game, server.data_url if server else None, args.record)
     how = f"ε = {args.epsilon:g}, seed {args.seed}"
-    return Viewer(recording, first, eyes, args.saliency_every_steps, how, live=server is not None)
+    every = SALIENCY_EVERY_STEPS if args.saliency_every_steps is None else args.saliency_every_steps
+    return Viewer(recording, first, eyes, every, how, live=server is not None)
 
 
 def in_viewer(
@@ -230,7 +258,13 @@ def in_viewer(
     for moment in moments:
         if server is not None and not server.is_alive():
             return
-        viewer.show(moment)
+        try:
+            viewer.show(moment)
+        except (RuntimeError, TimeoutError):
+            # Who closes the app takes the connection away a moment before the process ends.
+            if server is None or not server.ends_within(CLOSING_SECONDS):
+                raise
+            return
         yield moment
         if server is not None:
             due = max(due + 1 / STEPS_PER_SECOND, time.monotonic() - 1)
@@ -307,10 +341,12 @@ def record_video(agent: "Player", env: EnvConfig, path: Path, seed: int, epsilon
     from runs.moments import first_episodes, play
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    partial = path.with_name(f".{path.name}")  # of which a kill leaves a part
+    partial.touch()
     game = first_episodes(play(agent, env, seed, epsilon), 1)
-    for _ in into_video(itertools.islice(game, most_steps), path):
+    for _ in into_video(itertools.islice(game, most_steps), partial):
         pass
+    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import select
 import shutil
 import subprocess
 import time
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ANSWER_SECONDS = 120.0  # a browser that draws in software is slow
 REQUIRED = "SACCADE_NEEDS_CHROMIUM"  # set where its absence is a failure
 
 
@@ -53,6 +55,7 @@ class Page:
         os.write(self._to, json.dumps(message).encode() + b"\0")
         while True:
             while b"\0" not in self._rest:
+                assert select.select([self._back], [], [], ANSWER_SECONDS)[0], f"chromium does not answer to {method}"
                 read = os.read(self._back, 1 << 20)
                 assert read, "chromium has ended"
                 self._rest += read
@@ -120,4 +123,8 @@ def chromium(folder: Path, size: tuple[int, int] = (1600, 1000), *more: str) -> 
         os.close(to)
         os.close(back)
         process.terminate()
-        process.wait(timeout=20)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from agents.config import DQNConfig
 from agents.dqn import DQN
-from agents.networks import QHead, value_and_advantage
+from agents.networks import QHead
 from agents.replay import Batch
 
 CONFIG = DQNConfig(replay_capacity_steps=1000, learning_starts_steps=10, learning_rate=1e-3)
@@ -233,11 +233,6 @@ def test_weights_loaded_before_any_update_act_alike() -> None:
     one, two = make(precision="bf16"), make(precision="bf16", seed=1)
     two.load_weights(one.weights())
     assert torch.equal(one.q_values(frames()), two.q_values(frames()))
-
-
-def test_value_and_advantage_against_a_hand_worked_table() -> None:
-    q = torch.tensor([[1.0, 2.0, 6.0], [0.0, -3.0, 0.0]])
-    assert value_and_advantage(q, 1).tolist() == [[6.0, 2.0 - 3.0], [0.0, -3.0 + 1.0]]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

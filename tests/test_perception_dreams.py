@@ -136,7 +136,7 @@ def test_deep_dream_keeps_the_picture_and_raises_the_score() -> None:
     ascent = Ascent(updates=30, dream_rate=0.01, jitter=2, octaves=4)
     dreamt = deep_dream(score, picture, ascent, seed=0, least=16)
     assert list(dict.fromkeys(sizes)) == [(29, 20), (40, 28)]  # (20, 14) is too small
-    assert dreamt.shape == picture.shape
+    assert dreamt.shape == picture.shape and not dreamt.requires_grad
     with torch.no_grad():
         assert float(score(dreamt[None])) > 2 * float(score(picture[None]))
     assert float((dreamt - picture).abs().mean()) < 0.3

@@ -16,6 +16,7 @@ import torch
 from commands import ROOT, TINY, environment, metrics, refused, run, start
 from PIL import Image
 
+from runs import train_dqn
 from runs.agent_checkpoints import load_agent
 from runs.checkpoints import load_tensors, save_tensors
 
@@ -67,10 +68,14 @@ def test_curves_are_drawn(trained: Path, tmp_path: Path) -> None:
     "record_frames label_sheet dream state_map search".split(),
 )
 def test_help_is_quick(name: str) -> None:
-    run(f"runs.{name}", "--help")
-    began = time.monotonic()
-    run(f"runs.{name}", *(["pong"] if name == "train_dqn" else []), "--help")
-    assert time.monotonic() - began < 1.5
+    took = []
+    for _ in range(3):  # the best of them: a busy machine tells of others' work
+        began = time.monotonic()
+        run(f"runs.{name}", *(["pong"] if name == "train_dqn" else []), "--help")
+        took.append(time.monotonic() - began)
+        if took[-1] < 1.5:
+            return
+    pytest.fail(f"--help took {min(took):.2f} s")
 
 
 def test_every_promised_option_is_there() -> None:
@@ -97,6 +102,21 @@ def test_a_run_leaves_what_it_promises(trained: Path) -> None:
     assert sorted(p.name for p in (trained / "videos").iterdir()) == ["300.mp4", "600.mp4"]
     about = json.loads((trained / "config.json").read_text())
     assert about["versions"]["torch"] and about["versions"]["commit"] and about["config"]["env"]["game"] == "catch"
+
+
+def test_a_video_that_fails_costs_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("runs.dqn_run.record_video", fails)
+    out = tmp_path / "run"
+    options = ("--total-steps", "120", "--evaluation-video-steps", "5", "--out", str(out))
+    assert train_dqn.main([*TINY, *options]) == 0
+    told = " ".join("".join(capsys.readouterr()).split())
+    assert "warning: could not write" in told and "No space left on device" in told
+    assert (out / "checkpoints" / "120").exists() and (out / "evaluation.json").exists()
 
 
 def test_evaluate(trained: Path, tmp_path: Path) -> None:

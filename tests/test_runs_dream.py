@@ -11,13 +11,15 @@ from commands import TINY, refused, run
 from PIL import Image
 from torch import Tensor
 
+from agents.dqn import DQN
 from agents.sb3 import ALGORITHMS, untrained
+from envs.config import EnvConfig
 from perception.backbones import BACKBONES
 from perception.config import Ascent
 from perception.dreams import first_filters
 from runs import dream, state_map, train_dqn
-from runs.agent_checkpoints import load_agent
-from runs.config import PerceptionConfig, SB3Config, TrackingConfig
+from runs.agent_checkpoints import load_agent, write_weights
+from runs.config import PerceptionConfig, SB3Config, TrackingConfig, TrainConfig
 from runs.dream import DreamArgs
 from runs.dream_sheet import COLUMNS
 from runs.evaluate import load_player
@@ -94,6 +96,12 @@ def test_the_sheet_of_an_agent(agent: Path, tmp_path: Path) -> None:
     assert printed.splitlines()[-1] == str(out) and tiles(out) == COLUMNS
     sheet = np.asarray(Image.open(out))
     assert np.array_equal(sheet, drawn(0)) and not np.array_equal(sheet, drawn(1))
+
+
+def test_channels_that_one_image_does_not_tell_apart_are_left_out(agent: Path, tmp_path: Path) -> None:
+    out = tmp_path / "one.png"
+    assert dream.main(DreamArgs(agent, out=out, steps=1, ascent=QUICK, device="cpu")) == 0
+    assert tiles(out) == COLUMNS
 
 
 def test_one_thing_at_a_time(agent: Path, tmp_path: Path) -> None:
@@ -222,6 +230,20 @@ def test_the_state_map(agent: Path, tmp_path: Path) -> None:
     assert "value of the state" in (tmp_path / "states.svg").read_text()
 
 
+def test_states_that_look_alike_to_the_agent_make_no_map(tmp_path: Path) -> None:
+    """Of a hidden layer whose units are dead, t-SNE would end the process."""
+    config = TrainConfig(env=EnvConfig("catch"))
+    player = DQN(config.agent, num_actions=3, seed=0)
+    with torch.no_grad():
+        for name, parameter in player.online.named_parameters():
+            if name.startswith("backbone"):
+                parameter.zero_()
+    (tmp_path / "dead").mkdir()
+    write_weights(tmp_path / "dead", config, player, {"steps": 0})
+    told = refused("runs.state_map", str(tmp_path / "dead"), "--out", str(tmp_path / "states.png"))
+    assert "alike to every state" in told and not (tmp_path / "states.png").exists()
+
+
 def test_two_kinds_of_states_lie_apart() -> None:
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(60, 40)).astype(np.float32)
@@ -263,6 +285,8 @@ def test_wrong_options(agent: Path, eyes: dict[str, Path], tmp_path: Path, capsy
         ({"game": "pongg", "checkpoint": eyes["segmentation"]}, "no game named"),
         ({"game": "pong", "checkpoint": eyes["digits"]}, "looks at images"),
         ({"answers": "cat", "checkpoint": eyes["contrast"]}, "draw its --stage"),
+        ({"answers": "all", "checkpoint": eyes["contrast"]}, "draw its --stage"),
+        ({"stage": 1, "steps": 1}, "more --steps"),
     ):
         args: Any = {"checkpoint": agent, "out": out, "steps": 5, "ascent": QUICK} | options
         with pytest.raises(SystemExit) as stopped:
@@ -285,6 +309,10 @@ def test_wrong_input_of_the_commands(agent: Path, eyes: dict[str, Path], tmp_pat
     assert "nothing at" in refused("runs.dream", str(tmp_path / "none"), *out)
     told = run("runs.dream", str(agent), *out, "--jitter", "-1", expect=2)  # in tyro's box
     assert "jitter -1 must be at least 0" in " ".join(told.replace("│", " ").split())
+    taken = tmp_path / "taken.png"
+    taken.mkdir()
+    for command in ("dream", "state_map"):
+        assert f"cannot write '{taken}'" in refused(f"runs.{command}", str(agent), "--out", str(taken))
     assert "agent's" in refused("runs.state_map", str(eyes["segmentation"]), *out)
     assert "at least 30" in refused("runs.state_map", str(agent), *out, "--most-steps", "3")
     assert "--perplexity" in refused("runs.state_map", str(agent), *out, "--perplexity", "0")

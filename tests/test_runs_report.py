@@ -277,6 +277,32 @@ def test_settings_protocols_and_algorithms_are_kept_apart(tmp_path: Path) -> Non
     assert "seed 2 has not come to its end; it was scored at step 1,000 of 3,000." in text
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("runs/out/seg/best", "runs/out/contrast/best", False),
+        ("seg-0", "seg-1", True),
+        ("runs/out/seg-0/best", "runs/out/seg-1/best", True),
+        ("runs/out/seg-0/checkpoints/500", "runs/out/seg-1/checkpoints/700", True),
+        ("seg/a-0", "contrast/a-1", False),
+        ("seg-0", "contrast-1", False),
+        ("nature", "impala", False),
+    ],
+)
+def test_runs_from_eyes_of_each_seed_are_one_setting(tmp_path: Path, one: str, other: str, alike: bool) -> None:
+    made = []
+    for seed, source in enumerate((one, other)):
+        config = dataclasses.replace(dqn("pong", 1, seed), agent=DQNConfig(backbone=source), diagnostics=not seed)
+        made.append(leave_run(tmp_path / str(seed), config, [(3_000, 60.0, [1.0])]))
+    assert len(settings_of([read_result(folder) for folder in made])) == (1 if alike else 2)
+
+
+@pytest.mark.parametrize(("scores", "finished"), [([18.0, 19.0], False), ([19.0, 20.0], True)])
+def test_who_stops_at_a_score_has_finished_with_it(tmp_path: Path, scores: list[float], finished: bool) -> None:
+    config = dataclasses.replace(dqn("pong", 1, 0), stop_at_score=19.0, final_evaluation_episodes=2)
+    assert read_result(leave_run(tmp_path / "run", config, [(1_000, 9.0, scores)])).finished is finished
+
+
 def test_a_real_run_with_a_video(tmp_path: Path) -> None:
     out, video = tmp_path / "catch | 1", ["--evaluate-every-steps", "100", "--evaluation-video-steps", "12"]
     assert train([*TINY, *video, "--total-steps", "200", "--out", str(out)]) == 0
@@ -285,6 +311,10 @@ def test_a_real_run_with_a_video(tmp_path: Path) -> None:
     mean = json.loads((out / "evaluation.json").read_text())["mean"]
     assert final[0]["score [95 %]"] == f"{mean:.2f}" and final[0]["human-normalised"] == ""
     strip = np.asarray(Image.open(tmp_path / "r-strips.png").convert("L"))
+    (out / "videos" / "mine.mp4").write_bytes(b"another's")
+    (out / "videos" / "300.mp4").write_bytes((out / "videos" / "200.mp4").read_bytes()[:100])
+    assert main(ReportArgs((out,), (tmp_path / "again.md",))) == 0
+    assert np.array_equal(strip, np.asarray(Image.open(tmp_path / "again-strips.png").convert("L")))
     assert (strip[30:].max(axis=1) - strip[30:].min(axis=1)).max() > 100  # a ball on black, and paper
     page = Cells()
     page.feed((tmp_path / "r.html").read_text())

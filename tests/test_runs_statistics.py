@@ -9,6 +9,7 @@ import pytest
 from runs import statistics
 from runs.statistics import (
     CONFIDENCE,
+    MOST_PLACES,
     RESAMPLES,
     curve,
     interquartile_mean,
@@ -91,3 +92,27 @@ def test_a_curve_goes_as_far_as_all_runs_and_straight_between() -> None:
     places, values, found = curve([[one]])
     assert found is None and values.tolist() == one[1]
     assert curve([[one], [other]]).values == pytest.approx(curve([[one, other]]).values)
+
+
+def test_a_curve_of_many_places_takes_some_of_them() -> None:
+    seconds = [np.cumsum(np.random.default_rng(seed).random(500)).tolist() for seed in range(3)]
+    places, values, _ = curve([[(at, [2 * x for x in at]) for at in seconds]])
+    assert len(places) == MOST_PLACES and np.diff(places) == pytest.approx(places[1] - places[0])
+    assert values == pytest.approx(2 * places)
+
+
+def test_an_interval_holds_few_draws_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 0
+
+    def watched(*strata: np.ndarray, axis: int = -1) -> np.ndarray:
+        nonlocal largest
+        largest = max(largest, sum(scores.size for scores in strata))
+        return mean(*strata, axis=axis)
+
+    monkeypatch.setattr(statistics, "DRAWN_TOGETHER", 40_000)
+    strata = [np.random.default_rng(0).random((50, 4)), np.random.default_rng(1).random((50, 3))]
+    found = interval(strata, watched)
+    assert found is not None and 10_000 < largest <= 40_000
+    monkeypatch.undo()
+    expected = interval(strata, mean)
+    assert expected is not None and np.abs(np.array(found) - expected).max() < 0.05

@@ -26,12 +26,12 @@ from runs.agent_checkpoints import load_agent, write_weights
 from runs.checkpoints import CheckpointError
 from runs.config import PerceptionConfig, TrainConfig
 from runs.eyes import Eye, open_eyes
-from runs.moments import best_episode, first_episodes, follow, one_episode, play
+from runs.moments import Moment, best_episode, first_episodes, follow, one_episode, play
 from runs.perception_checkpoints import make_backbone, make_network, make_task, write_network
 from runs.pictures import ACCENT
 from runs.viewer import load_rerun, overlay, tiles
 from runs.viewer_server import ViewerServer
-from runs.watch import WatchArgs, check
+from runs.watch import WatchArgs, check, main
 
 STEPS = 30  # of a game of catch: five balls of six
 STEERED = ("--epsilon", "0.3", "--seed", "7")
@@ -184,7 +184,9 @@ def test_what_contradicts_itself_is_refused(agent: Path, eyes: list[Path], tmp_p
         ((*record, "--saliency-every-steps", "-1"), "at least 0"),
         ((*record, "--host", "0.0.0.0"), "--host goes with --viewer"),
         ((*record, "--web"), "--web goes with --viewer"),
-        ((*record, "--port", "65535"), "--port 65535"),
+        (("--viewer", "--port", "65535"), "--port 65535"),
+        ((*record, "--port", "9090"), "--port goes with --viewer"),
+        ((*video, "--saliency-every-steps", "4"), "--saliency-every-steps goes with"),
         ((*record, "--episodes", "0"), "--episodes"),
     ):
         with pytest.raises(ValueError, match=named):
@@ -227,9 +229,14 @@ def viewed(agent: Path, eyes: list[Path]) -> Iterator[tuple["subprocess.Popen[st
     assert line.startswith("viewer: http://127.0.0.1:"), line + process.stdout.read()
     yield process, line.split()[1]
     below = psutil.Process(process.pid).children(recursive=True)
+    printed = line
+    while "the viewer stays open: Ctrl-C ends it" not in printed:
+        line = process.stdout.readline()
+        assert line, printed
+        printed += line
     process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and "the viewer stays open: Ctrl-C ends it" in printed, printed
+    process.communicate(timeout=60)
+    assert process.returncode == 0, printed
     assert below and not psutil.wait_procs(below, timeout=10)[1]
 
 
@@ -262,6 +269,45 @@ def test_a_taken_port_is_told(agent: Path, viewed: tuple["subprocess.Popen[str]"
     taken = viewed[1].rpartition(":")[2]
     told = refused("runs.watch", str(agent), "--viewer", "--web", "--port", taken)
     assert f"port {taken}" in told and "another --port" in told
+
+
+@pytest.mark.parametrize("port", [0, 9090])
+def test_an_address_of_another_machine_is_refused(port: int) -> None:
+    for host in ("192.0.2.1", "nowhere.invalid"):
+        with pytest.raises(ValueError, match=f"--host {host}: this machine has no such address"):
+            ViewerServer(host, port, app=False)
+
+
+def test_a_viewer_that_ends_amid_a_game_is_told_of_in_a_line(agent: Path) -> None:
+    process = start("runs.watch", str(agent), "--viewer", "--web", "--port", "0", "--episodes", "50")
+    assert process.stdout is not None
+    told = process.stdout.readline() + process.stdout.readline()
+    assert "catch (classic)" in told, told
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if "rerun_cli" in child.cmdline() and "guard" not in " ".join(child.cmdline()):
+            child.kill()
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and "error: Rerun's viewer has ended" in told and "Traceback" not in told, told
+
+
+def test_a_damaged_checkpoint_ends_what_follows_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a line, and with what was recorded so far whole."""
+    out = tmp_path / "run"
+    run("runs.train_dqn", *TINY, "--total-steps", "120", "--out", str(out))
+    checkpoint, real = out / "checkpoints" / "120", follow
+
+    def damaged(*args: Any) -> Iterator[Moment]:
+        yield from itertools.islice(real(*args), STEPS)
+        (checkpoint / "weights.safetensors").write_bytes(b"{")
+        yield from real(*args)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr("runs.moments.follow", damaged)
+        patch.setattr("runs.watch.StopSignal.listen", lambda _: None)
+        main(WatchArgs(out, record=tmp_path / "f.rrd", saliency_every_steps=0, follow=True))
+    told = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and len(told) == 1 and told[0].startswith("error: ") and "cannot be read" in told[0]
+    assert set(read(tmp_path / "f.rrd")["/screen"]) == set(range(STEPS))
 
 
 def test_without_rerun_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
