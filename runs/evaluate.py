@@ -13,6 +13,8 @@ from envs.config import EnvConfig, Protocol
 from runs.commands import refusing_bad_input, run_command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -39,6 +41,10 @@ class Player(Interface):
 
     def opinion(self, frames: "NDArray[np.uint8]") -> "tuple[Tensor, Tensor]":
         """Return a number for each action (B, A), the greatest for the best, and the value of the state (B,)."""
+        ...
+
+    def differentiable(self) -> "Callable[[Tensor], Tensor]":
+        """Return the function, with a gradient, from images in [0, 1] (B, C, H, W) to a number each action (B, A)."""
         ...
 
     def hidden(self, frames: "NDArray[np.uint8]") -> "Tensor":

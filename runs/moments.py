@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,41 +38,37 @@ class Moment(NamedTuple):
     episode_over: bool
 
 
-def play(player: "Player", env: EnvConfig, seed: int, epsilon: float, agent: str = "") -> Iterator[Moment]:
-    """Play without end. The same arguments bring the same games; `agent` says in words who plays."""
+def play(
+    player: "Player", env: EnvConfig, seed: int, epsilon: float, agent: str = "", *, colour: bool = True
+) -> Generator[Moment, None, None]:
+    """Play without end. The same arguments bring the same games; `agent` says in words who plays.
+
+    Without `colour` screens are empty, and it is quicker.
+    """
     from envs.games import Screen, make_games
 
     games = make_games(env, 1, seed + EVALUATION_STREAM)
-    screen = Screen(env, games, seed + EVALUATION_STREAM)
+    screen = Screen(env, games, seed + EVALUATION_STREAM) if colour else None
     rng, names = np.random.default_rng(seed), games.action_names()
     score, episode = 0.0, 0
-    while True:
-        shown, frames = screen.show().copy(), games.frames[0].copy()
-        opinions, value = player.opinion(games.frames)
-        opinion = opinions[0].tolist()
-        action = int(rng.integers(len(opinion))) if rng.random() < epsilon else int(np.argmax(opinion))
-        after = games.step(np.array([action]))
-        screen.step(action)
-        reward, over, before = float(after.rewards[0]), bool(after.episodes), score
-        score = after.episodes[0].score if over else score + reward
-        yield Moment(
-            player,
-            agent,
-            env,
-            episode,
-            shown,
-            frames,
-            names,
-            opinion,
-            action,
-            float(value),
-            reward,
-            before,
-            score,
-            over,
-        )
-        if over:
-            score, episode = 0.0, episode + 1
+    try:
+        while True:
+            shown = np.empty((0, 0, 3), np.uint8) if screen is None else screen.show().copy()
+            frames = games.frames[0].copy()
+            opinions, values = player.opinion(games.frames)
+            opinion, value = opinions[0].tolist(), float(values)
+            action = int(rng.integers(len(opinion))) if rng.random() < epsilon else int(np.argmax(opinion))
+            after = games.step(np.array([action]))
+            if screen is not None:
+                screen.step(action)
+            reward, over, before = float(after.rewards[0]), bool(after.episodes), score
+            score = after.episodes[0].score if over else score + reward
+            state = (player, agent, env, episode, shown, frames, names)
+            yield Moment(*state, opinion, action, value, reward, before, score, over)
+            if over:
+                score, episode = 0.0, episode + 1
+    finally:
+        games.close()
 
 
 def first_episodes(moments: Iterator[Moment], count: int) -> Iterator[Moment]:

@@ -1,5 +1,6 @@
 """What is seen in a game that is played: by an agent that knows it, or at random."""
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.config import EnvConfig, Protocol
-from runs.evaluate import EVALUATION_STREAM
+from runs.moments import first_episodes, play
 
 if TYPE_CHECKING:
     from runs.evaluate import Player
@@ -28,29 +29,18 @@ def play_episode(
     agent: "Player", env: EnvConfig, seed: int, epsilon: float, most_steps: int, *, colour: bool = False
 ) -> Played:
     """Play an episode, or its first `most_steps` steps, greedily but for a share `epsilon` of random actions."""
-    from envs.games import Screen, make_games
-
-    games = make_games(env, 1, seed + EVALUATION_STREAM)
-    screen = Screen(env, games, seed + EVALUATION_STREAM) if colour else None
-    rng, score = np.random.default_rng(seed), None
-    frames, values, rewards, screens = [], [], [], []
-    while len(frames) < most_steps and score is None:
-        opinions, value = agent.opinion(games.frames)
-        action = int(opinions[0].argmax())
-        if rng.random() < epsilon:
-            action = int(rng.integers(games.num_actions))
-        frames.append(games.frames[0].copy())
-        values.append(float(value))
-        if screen is not None:
-            screens.append(screen.show().copy())
-            screen.step(action)
-        after = games.step(np.array([action]))
-        rewards.append(after.rewards[0])
-        if after.episodes:
-            score = after.episodes[0].score
-    names = games.action_names()
-    games.close()
-    return Played(np.stack(frames), np.array(values, np.float32), np.array(rewards), screens, names, score)
+    moments = play(agent, env, seed, epsilon, colour=colour)
+    seen = list(itertools.islice(first_episodes(moments, 1), most_steps))
+    moments.close()
+    last = seen[-1]
+    return Played(
+        np.stack([moment.frames for moment in seen]),
+        np.array([moment.value for moment in seen], np.float32),
+        np.array([moment.reward for moment in seen], np.float32),
+        [moment.screen for moment in seen] if colour else [],
+        last.action_names,
+        last.score if last.episode_over else None,
+    )
 
 
 def play_randomly(

@@ -17,7 +17,7 @@ import collections
 import contextlib
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perception.pictures import hues
-from perception.saliency import perturbation_saliency
+from perception.saliency import integrated_gradients, perturbation_saliency
 from runs.evaluate import Player
 from runs.eyes import Eye, Seen
 from runs.moments import Moment
 from runs.pictures import ACCENT, FAINT, INK
-from runs.watch import STEPS_PER_SECOND
+from runs.watch import STEPS_PER_SECOND, Saliency
 
 TRACES = {"value": (255, 176, 59), "reward": (110, 200, 120), "score": (120, 170, 255)}
 BAR_LENGTH, NAME_LENGTH, LABEL_LIES_LOW = 8.0, 5.0, 0.35  # in bars' distances; a label stands below its point
@@ -87,6 +87,7 @@ class Viewer:
         first: Moment,
         eyes: Sequence[Eye],
         saliency_every_steps: int,
+        saliency_by: Saliency,
         how: str,
         *,
         live: bool,
@@ -98,10 +99,12 @@ class Viewer:
             first: any moment of the games.
             eyes: look at every moment.
             saliency_every_steps: between two looks at what value and action hang on; 0 for none.
+            saliency_by: blurring places, or integrated gradients.
             how: in words, how is played.
             live: let the viewer follow what comes; else it plays from the start.
         """
         self._recording, self._eyes, self._saliency_every_steps = recording, eyes, saliency_every_steps
+        self._saliency_by: Saliency = saliency_by
         self._rerun, self._how, self._agent, self._steps, self._live = load_rerun(), how, "", 0, live
         self._recent: collections.deque[NDArray[np.uint8]] = collections.deque(maxlen=MEDIAN_OF)
         recording.send_blueprint(make_layout(first, eyes, saliency_every_steps > 0, live))
@@ -146,7 +149,10 @@ class Viewer:
         if self._steps % MEDIAN_EVERY_STEPS == 0:
             self._recent.append(moment.frames[-1])
         if self._saliency_every_steps and self._steps % self._saliency_every_steps == 0:
-            log("input/saliency", rerun.Image(overlay(saliency(moment, self._without(moment.frames)))))
+            log(
+                "input/saliency",
+                rerun.Image(overlay(saliency(moment, self._without(moment.frames), self._saliency_by))),
+            )
         self._steps += 1
         if self._live:  # or what belongs together comes in pieces of several steps, and is seen so
             self._recording.flush(timeout_sec=FLUSH_SECONDS)
@@ -215,18 +221,28 @@ def tiles(maps: NDArray[np.float32]) -> NDArray[np.uint8]:
     return sheet.reshape(lines, columns, height + 1, width + 1).swapaxes(1, 2).reshape(lines * (height + 1), -1)
 
 
-def saliency(moment: Moment, without: Tensor | None) -> NDArray[np.float32]:
+def saliency(moment: Moment, without: Tensor | None, by: Saliency) -> NDArray[np.float32]:
     """Return how much the value, and the advantage of the chosen action, hang on each place: (2, H, W).
 
-    The advantage is taken against the mean of all actions (Wang et al. 2016, equation 9).
+    The advantage is taken against the mean of all actions (Wang et al. 2016, equation 9). By gradients, value is the
+    greatest of what the player makes of the actions, and a place counts in all frames of the stack together.
     """
+    frames = torch.from_numpy(moment.frames)
 
-    def score(frames: Tensor) -> Tensor:
-        opinions, values = moment.player.opinion(frames.numpy())
-        advantage = opinions[:, moment.action] - opinions.mean(dim=1)
-        return torch.stack([values, advantage], dim=1).float().cpu()
+    def advantage(opinions: Tensor) -> Tensor:
+        return opinions[:, moment.action] - opinions.mean(dim=1)
 
-    return perturbation_saliency(score, torch.from_numpy(moment.frames), without).numpy()
+    if by == "gradients":
+        prefer = moment.player.differentiable()
+        scores: list[Callable[[Tensor], Tensor]] = [lambda x: prefer(x).amax(dim=1), lambda x: advantage(prefer(x))]
+        maps = [integrated_gradients(score, frames, without).abs().sum(dim=0) for score in scores]
+        return torch.stack(maps).numpy()
+
+    def score(perturbed: Tensor) -> Tensor:
+        opinions, values = moment.player.opinion(perturbed.numpy())
+        return torch.stack([values, advantage(opinions)], dim=1).float().cpu()
+
+    return perturbation_saliency(score, frames, without).numpy()
 
 
 def overlay(maps: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STEPS_PER_SECOND = 15
 CLOSING_SECONDS = 2.0
 PORT, SALIENCY_EVERY_STEPS = 9090, 4
+Saliency = Literal["perturbation", "gradients"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class WatchArgs:
     saliency_every_steps: int | None = None
     """Steps between two looks, in the Rerun viewer, at what the value and the action hang on; 4 when not given, 0 for
     none. Each takes 290 passes of the network, as long as all else of five steps."""
+    saliency: Saliency = "perturbation"
+    """How the two are found: by blurring place after place, or by integrated gradients, which are quicker and finer."""
     web: bool = False
     """With --viewer, the page for a browser even where there is a display."""
     host: str = "127.0.0.1"
@@ -80,6 +83,7 @@ def check(args: WatchArgs) -> None:
         (args.record is None or args.record.suffix == ".rrd", f"--record {args.record}: only .rrd is written"),
         (in_rerun or not args.eye, "--eye goes with --viewer or --record"),
         (in_rerun or every is None, "--saliency-every-steps goes with --viewer or --record"),
+        (in_rerun or args.saliency == "perturbation", "--saliency goes with --viewer or --record"),
         (every is None or every >= 0, f"--saliency-every-steps {every} must be at least 0"),
         (args.viewer or not args.web, "--web goes with --viewer"),
         (args.viewer or args.host == LOOPBACK, "--host goes with --viewer"),
@@ -247,7 +251,7 @@ def open_viewer(args: WatchArgs, first: "Moment", server: "ViewerServer | None")
     recording = open_recording(first.env.game, server.data_url if server else None, args.record)
     how = f"ε = {args.epsilon:g}, seed {args.seed}"
     every = SALIENCY_EVERY_STEPS if args.saliency_every_steps is None else args.saliency_every_steps
-    return Viewer(recording, first, eyes, every, how, live=server is not None)
+    return Viewer(recording, first, eyes, every, args.saliency, how, live=server is not None)
 
 
 def in_viewer(

@@ -29,7 +29,7 @@ from runs.eyes import Eye, open_eyes
 from runs.moments import Moment, best_episode, first_episodes, follow, one_episode, play
 from runs.perception_checkpoints import make_backbone, make_network, make_task, write_network
 from runs.pictures import ACCENT
-from runs.viewer import load_rerun, overlay, tiles
+from runs.viewer import load_rerun, overlay, saliency, tiles
 from runs.viewer_server import ViewerServer
 from runs.watch import WatchArgs, check, main
 
@@ -187,6 +187,7 @@ def test_what_contradicts_itself_is_refused(agent: Path, eyes: list[Path], tmp_p
         (("--viewer", "--port", "65535"), "--port 65535"),
         ((*record, "--port", "9090"), "--port goes with --viewer"),
         ((*video, "--saliency-every-steps", "4"), "--saliency-every-steps goes with"),
+        ((*video, "--saliency", "gradients"), "--saliency goes with"),
         ((*record, "--episodes", "0"), "--episodes"),
     ):
         with pytest.raises(ValueError, match=named):
@@ -211,6 +212,17 @@ def test_maps_are_laid_out_in_order() -> None:
     assert drawn.shape == (2 * 3, 3 * 4)
     assert [drawn[3 * (i // 3), 4 * (i % 3)] for i in range(6)] == [51, 102, 153, 204, 255, 0]
     assert (drawn[2::3] == 0).all() and (drawn[:, 3::4] == 0).all()
+
+
+def test_gradients_tell_where_value_and_action_come_from(agent: Path) -> None:
+    player, config = load_agent(agent)
+    moment = next(play(player, config.env, 0, 0.0))
+    black = torch.zeros(4, 84, 84, dtype=torch.uint8)
+    value, advantage = saliency(moment, black, "gradients")
+    drawn = moment.frames.any(axis=0)
+    assert drawn.any() and not drawn.all()
+    for found in (value, advantage):  # what is as in the picture that shows nothing adds nothing
+        assert found.shape == (84, 84) and (found[~drawn] == 0).all() and found[drawn].max() > 0
 
 
 def test_saliency_is_red_for_the_value_and_blue_for_the_action() -> None:
