@@ -1,7 +1,15 @@
 """What can be chosen about a DQN. Imports no torch, so that `--help` is quick."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+
+def require(checks: Iterable[tuple[bool, str]]) -> None:
+    """Raise ValueError with the message of the first check that does not hold."""
+    for holds, message in checks:
+        if not holds:
+            raise ValueError(message)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,4 @@ class DQNConfig:
                 f"{self.replay_capacity_steps} steps: lower it or raise replay_capacity_steps",
             ),
         ]
-        for holds, message in checks:
-            if not holds:
-                raise ValueError(message)
+        require(checks)

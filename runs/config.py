@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from agents.config import DQNConfig
+from agents.config import DQNConfig, require
 from envs.config import EnvConfig, Protocol
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -88,9 +88,7 @@ class AuxiliaryConfig:
                 "auxiliary contrast needs an auxiliary_batch_size above 1",
             ),
         ]
-        for holds, message in checks:
-            if not holds:
-                raise ValueError(message)
+        require(checks)
 
 
 @dataclass(frozen=True)
@@ -179,9 +177,7 @@ class TrainConfig:
                 f"{self.num_envs} environments: raise it or lower num_envs",
             ),
         ]
-        for holds, message in checks:
-            if not holds:
-                raise ValueError(message)
+        require(checks)
 
     @property
     def group(self) -> str:
@@ -358,9 +354,7 @@ class PerceptionConfig:
             (self.checkpoint_every_updates >= 0, "checkpoint_every_updates must be 0 (off) or above"),
             (self.seed >= 0, f"seed {self.seed} must be 0 or above"),
         ]
-        for holds, message in checks:
-            if not holds:
-                raise ValueError(message)
+        require(checks)
 
     @property
     def group(self) -> str:
@@ -428,9 +422,7 @@ class SB3Config:
                 f"evaluation_epsilon {self.evaluation_epsilon} must lie between 0 and 1",
             ),
         ]
-        for holds, message in checks:
-            if not holds:
-                raise ValueError(message)
+        require(checks)
 
     @property
     def env(self) -> EnvConfig:

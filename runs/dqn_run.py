@@ -84,7 +84,7 @@ class DQNRun:
         self.prepared: list[PreparedBatch] = []
         self._learned: list[Tensor] = []  # the numbers of each update since the last row, named in agent.learned
         self._held_out: Tensor | None = None
-        self._target, self._warned = diagnostics.TargetWatch(), set[str]()
+        self._target = diagnostics.TargetWatch()
         self._scores: list[float] = []  # of the games that ended since the last row
         self._lengths: list[int] = []
         self._best_score = -math.inf
@@ -222,9 +222,7 @@ class DQNRun:
         found = layer_faults(layers) | diagnostics.faults(
             values, age, config.target_update_steps / config.steps_per_update
         )
-        for name in found.keys() - self._warned:
-            self.display.say(f"warning: at step {self.steps:,} {found[name]}")
-        self._warned |= found.keys()
+        self.display.warn(f"step {self.steps:,}", found)
 
     def _words(self, row: dict[str, float]) -> str:
         words = f"return {self._last_return:.1f}  " if self._last_return is not None else ""

@@ -3,7 +3,6 @@
 import math
 import secrets
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,6 @@ class PerceptionRun:
         self._norms: list[Tensor] = []
         self._batch: tuple[Tensor, Tensor]
         self._training_loss: float | None = None
-        self._warned = set[str]()
         self._best = -math.inf
         self._last = ""
         self._seconds = 0.0
@@ -194,13 +192,7 @@ class PerceptionRun:
         with passes(self.config.precision, images.device):
             layers = health(network, self.optimizer, norms, lambda: self.task.loss(network, images, targets))
         self._tracker.log_layers(self.updates, layers)
-        self._warn(faults(layers))
-
-    def _warn(self, found: Mapping[str, str]) -> None:
-        """Say what is out of bounds, each thing once."""
-        for name in found.keys() - self._warned:
-            self.display.say(f"warning: at update {self.updates:,} {found[name]}")
-        self._warned |= found.keys()
+        self.display.warn(f"update {self.updates:,}", faults(layers))
 
     def evaluate(self) -> None:
         """Measure on the validation split, draw some of it, and keep the weights if they are the best."""
@@ -214,7 +206,7 @@ class PerceptionRun:
         if self.config.diagnostics and seen_once and self._training_loss is not None:
             guess = self.task.guess_loss(EVALUATION_BATCH)
             worse = worse_than_guessing(self._training_loss, measured["loss"], guess)
-            self._warn({"guessing": worse} if worse else {})
+            self.display.warn(f"update {self.updates:,}", {"guessing": worse} if worse else {})
         score = measured[self.task.unit] * (-1 if self.task.unit in LOWER_IS_BETTER else 1)
         self._last = f"  {self.task.unit} {abs(score):.3f}"
         picture = self.folder / "pictures" / f"{self.updates}.png"

@@ -1,6 +1,7 @@
 """One calm display for long work: a bar where there is a terminal, a line now and then where there is none."""
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -19,6 +20,7 @@ class ProgressDisplay:
         self._began, self._began_at = time.monotonic(), 0
         self._next_line = 0.0
         self._words, self._rate = "", 0.0
+        self._warned = set[str]()
         self._bar: Progress | None = None
         if self._console.is_terminal:
             columns = (TaskProgressColumn(), BarColumn(bar_width=24), TextColumn("{task.fields[rate]}"))
@@ -63,6 +65,13 @@ class ProgressDisplay:
             left = time.strftime("%H:%M:%S", time.gmtime((self._total - done) / rate)) if rate > 0 else "?"
             share = f"{100 * done / self._total:5.1f} %"
             self.say(f"{share}  {done:,} {self._unit}  {rate:,.0f}/s  {left} left  {self._words}")
+
+    def warn(self, at: str, found: Mapping[str, str]) -> None:
+        """Say what is out of bounds, by name, and where it was seen; each name once."""
+        for name, message in found.items():
+            if name not in self._warned:
+                self.say(f"warning: at {at} {message}")
+        self._warned |= found.keys()
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""

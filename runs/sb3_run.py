@@ -101,7 +101,6 @@ class SB3Run:
                 self.model.learning_starts += self.steps
         self.stop_signal = StopSignal()
         self.diverged = False
-        self._warned = set[str]()
         self._episodes, self._seconds, self._words = 0, 0.0, ""
         self._lock = RunFolder(self.folder, resumed=checkpoint is not None)
         self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept)
@@ -177,10 +176,7 @@ class SB3Run:
         """Write how each layer does with what is seen now, and warn once of what is out of bounds."""
         layers = layers_of(self.model, self.envs.shown)
         self._tracker.log_layers(self.steps, layers)
-        found = faults(layers)
-        for name in found.keys() - self._warned:
-            self.display.say(f"warning: at step {self.steps:,} {found[name]}")
-        self._warned |= found.keys()
+        self.display.warn(f"step {self.steps:,}", faults(layers))
 
     def evaluate(self, episodes: int) -> None:
         """Score the agent over whole games."""

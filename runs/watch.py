@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 import tyro
 
+from agents.config import require
 from envs.config import EnvConfig, Protocol
 from runs.commands import WRONG_INPUT, StopSignal, refusing_bad_input, run_command
 from runs.evaluate import check_play, load_player
@@ -97,9 +98,7 @@ def check(args: WatchArgs) -> None:
             "there is no display to open a window on: give --video FILE.mp4, --viewer or --record FILE.rrd",
         ),
     ]
-    for holds, message in checks:
-        if not holds:
-            raise ValueError(message)
+    require(checks)
 
 
 def begin_files(args: WatchArgs) -> None:
