@@ -34,8 +34,8 @@ class TransferArgs:
     game: tyro.conf.Positional[str]
     """An Atari game whose labels are known."""
     sources: Annotated[str, tyro.conf.arg(name="from")] = "none,random-frozen,contrast,segmentation,dqn"
-    """What to pretrain on: any perception task, or `dqn`; `none` trains all from nothing, `random-frozen` leaves a
-    backbone as it was drawn."""
+    """What to pretrain on: any perception task, with a head of its own as in `autoencoding:variational`, or `dqn`;
+    `none` trains all from nothing, `random-frozen` leaves a backbone as it was drawn."""
     targets: Annotated[str, tyro.conf.arg(name="to")] = "probe,segmentation,dqn"
     """What to use it for."""
     seeds: int = 3
@@ -108,7 +108,8 @@ class Plan:
         """Raise ValueError for a source or a target that there is not."""
         self.args, self.out = args, (args.out or Path("runs/out") / f"transfer-{args.game}").absolute()
         sources, targets = args.sources.split(","), args.targets.split(",")
-        known = (NONE, RANDOM, "dqn", *HEADS)
+        heads = [f"{task}:{head}" for task, kinds in HEADS.items() for head in kinds]
+        known = (NONE, RANDOM, "dqn", *HEADS, *heads)
         for name, choices in [(s, known) for s in sources] + [(t, tuple(TARGETS)) for t in targets]:
             if name not in choices:
                 raise ValueError(f"'{name}' is none of {', '.join(choices)}")
@@ -159,14 +160,17 @@ class Plan:
         return sum(job.thousands * float(np.mean(rates[job.kind][1:] or rates[job.kind])) for job in self.left())
 
     def _from_nothing(self, what: str, seed: int) -> Job:
-        return self._dqn(f"{NONE}-{seed}", seed) if what == "dqn" else self._perception(what, what, seed)
+        if what == "dqn":
+            return self._dqn(f"{NONE}-{seed}", seed)
+        task, _, head = what.partition(":")
+        return self._perception(f"{_name(what)}-{seed}", task, seed, *(["--head", head] if head else []))
 
     def _use(self, source: str, variant: str, target: str, seed: int) -> Job:
         """Return the job that uses a source's backbone, frozen or fine-tuned, for a target."""
         if source == NONE and target != "probe":
             return self._from_nothing(target, seed)
         eye = [] if source in (NONE, RANDOM) else ["--backbone", str(self._from_nothing(source, seed).folder)]
-        name = f"{source}-{variant}-{seed}"
+        name = f"{_name(source)}-{variant}-{seed}"
         if target == "dqn":
             how = {"frozen": ["--freeze-backbone-steps", str(self.args.dqn_steps)]}
             return self._dqn(name, seed, *eye, *how.get(variant, ["--backbone-learning-rate", FINE_TUNING_RATE]))
@@ -175,7 +179,7 @@ class Plan:
         return self._perception(f"{target}-{name}", task, seed, *eye, *(["--freeze"] * (variant == "frozen")), *head)
 
     def _perception(self, name: str, task: str, seed: int, *more: str) -> Job:
-        folder, updates = self.out / "perception" / (name if more else f"{name}-{seed}"), self.args.updates
+        folder, updates = self.out / "perception" / name, self.args.updates
         options = ["--data", str(self.data), "--game", self.args.game, "--total-updates", str(updates)]
         options += ["--seed", str(seed), "--no-baselines", "--tracking", "none", "--out", str(folder), *more]
         return Job(folder, ("runs.train_perception", task, *options), "test.json", updates / 1_000)
@@ -195,6 +199,11 @@ class Plan:
         options += ["--evaluate-every-steps", str(max(1, steps // EVALUATIONS)), "--evaluation-video-steps", "0"]
         options += ["--tracking", "none", "--out", str(folder), *more]
         return Job(folder, ("runs.train_dqn", "pong", *options), "evaluation.json", steps / 1_000)
+
+
+def _name(source: str) -> str:
+    """Return a source as part of a folder's name."""
+    return source.replace(":", "-")
 
 
 def gathered(cells: list[Cell]) -> dict[tuple[str, str], dict[str, list[Cell]]]:

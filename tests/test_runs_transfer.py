@@ -29,7 +29,16 @@ def test_a_plan_has_every_job_once_and_first_what_others_need() -> None:
     assert 0.5 < plan.seconds_left() / 3600 < 24
 
 
+def test_a_source_may_name_its_head() -> None:
+    plan = Plan(dataclasses.replace(ALL, sources="autoencoding:variational", targets="probe", seeds=1))
+    _, pretraining, probe = plan.jobs()
+    assert pretraining.command[1:2] == ("autoencoding",) and pretraining.command[-2:] == ("--head", "variational")
+    assert str(pretraining.folder) in probe.command and pretraining.folder.name == "autoencoding-variational-0"
+
+
 def test_what_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="'autoencoding:lstm' is none of none"):
+        Plan(dataclasses.replace(ALL, sources="autoencoding:lstm"))
     with pytest.raises(ValueError, match="'dreams' is none of none"):
         Plan(dataclasses.replace(ALL, sources="none,dreams"))
     with pytest.raises(ValueError, match="'autoencoding' is none of probe"):
