@@ -7,6 +7,7 @@ state.json             counters, environments, and the replay's segments in orde
 replay/*.safetensors   rows of the replay, in files that the next checkpoint links
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from runs.checkpoints import (
     load_json,
     load_tensors,
     read_about,
+    read_config,
     save_json,
     save_tensors,
     sync,
@@ -100,10 +102,7 @@ def load_config(checkpoint: Path) -> tuple[TrainConfig, dict[str, Any]]:
         CheckpointError: it is missing, damaged, or of another format.
     """
     about = read_about(checkpoint, FORMAT)
-    try:
-        return from_json(TrainConfig, about["config"]), about
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"'{checkpoint}/config.json': {error}") from error
+    return read_config(checkpoint, about, partial(from_json, TrainConfig)), about
 
 
 def load_agent(path: Path | str, device: str = "auto") -> tuple[DQN, TrainConfig]:

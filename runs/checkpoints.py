@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -23,6 +23,7 @@ from torch import Tensor
 from perception.backbones import BACKBONES, adapt_channels
 
 PARTIAL = ".partial"
+Config = TypeVar("Config")
 
 
 class CheckpointError(ValueError):
@@ -127,6 +128,18 @@ def newest_checkpoint(run_folder: Path) -> Path:
             "folder"
         )
     return checkpoint
+
+
+def read_config(checkpoint: Path, about: dict[str, Any], parse: Callable[[dict[str, Any]], Config]) -> Config:
+    """Return a checkpoint's configuration, which `parse` makes of what `config.json` says.
+
+    Raises:
+        CheckpointError: it is damaged, or of another version of this program.
+    """
+    try:
+        return parse(about["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"'{checkpoint}/config.json': {error}") from error
 
 
 def read_about(checkpoint: Path, expected: str) -> dict[str, Any]:

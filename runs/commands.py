@@ -18,7 +18,8 @@ WRONG_INPUT, DIVERGED, INTERRUPTED = 2, 3, 130
 def run_command(main: Callable[[Args], int], args_type: type[Args]) -> None:
     """Read `args_type` from the command line, run `main` with it and exit with what it returns."""
     with refusing_bad_input():
-        args = tyro.cli(args_type)
+        spec = sys.modules["__main__"].__spec__
+        args = tyro.cli(args_type, prog=f"python -m {spec.name}" if spec else None)
     try:
         sys.exit(main(args))
     except KeyboardInterrupt:

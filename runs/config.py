@@ -93,7 +93,10 @@ class AuxiliaryConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A run of DQN. Counts are in steps: agent decisions (4 frames each), summed over all environments."""
+    """A run of DQN; `--resume FOLDER` goes on with one.
+
+    Counts are in steps: agent decisions (4 frames each), summed over all environments.
+    """
 
     preset: str = ""
     """Which preset this started from."""
@@ -196,6 +199,16 @@ HEADS = {
 """Kinds of head of each task, the usual one first."""
 
 
+OPTIONS_OF = {
+    "label_spread": ("classification",),
+    "beam_width": ("captioning",),
+    "latent_size": ("autoencoding", "gan"),
+    "motion_weight": ("autoencoding",),
+    "judge": ("gan",),
+    "spectral_norm": ("gan",),
+}
+"""Options that only some tasks have."""
+
 ADAM = {"gan": (5e-4, 0.5)}
 ADAM_USUAL = (1e-3, 0.9)
 """AdamW's learning rate and first beta; of a gan the beta of Radford et al. 2016, section 3."""
@@ -203,7 +216,10 @@ ADAM_USUAL = (1e-3, 0.9)
 
 @dataclass(frozen=True)
 class PerceptionConfig:
-    """A run of one perception task on one data set. Counts are in updates: gradient steps."""
+    """A run of one perception task on one data set; `--resume FOLDER` goes on with one.
+
+    Counts are in updates: gradient steps.
+    """
 
     task: tyro.conf.Positional[
         Literal["classification", "segmentation", "captioning", "autoencoding", "contrast", "gan"]
@@ -300,14 +316,6 @@ class PerceptionConfig:
     def __post_init__(self) -> None:
         """Raise ValueError, in words that say what to do, where a value cannot be meant."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        of_one_task = {
-            "label_spread": ("classification",),
-            "beam_width": ("captioning",),
-            "latent_size": ("autoencoding", "gan"),
-            "motion_weight": ("autoencoding",),
-            "judge": ("gan",),
-            "spectral_norm": ("gan",),
-        }
         checks = [
             (not (self.freeze and self.finetune), "freeze and finetune exclude each other"),
             (
@@ -319,7 +327,7 @@ class PerceptionConfig:
                     self.task in tasks or getattr(self, name) == defaults[name],
                     f"{name} is an option of {' and '.join(tasks)} only",
                 )
-                for name, tasks in of_one_task.items()
+                for name, tasks in OPTIONS_OF.items()
             ),
             (min(self.total_updates, self.batch_size) >= 1, "total_updates and batch_size must be at least 1"),
             (
@@ -364,7 +372,10 @@ class PerceptionConfig:
 
 @dataclass(frozen=True)
 class SB3Config:
-    """A run of one of Stable-Baselines3's algorithms on one of our games, with the settings of its zoo for Atari."""
+    """A run of one of Stable-Baselines3's algorithms on one of our games, with the settings of its zoo for Atari.
+
+    `--resume FOLDER` goes on with one.
+    """
 
     algorithm: tyro.conf.Positional[Literal["ppo", "a2c", "dqn"]]
     """What learns."""
@@ -487,3 +498,16 @@ def from_json(kind: type, plain: dict[str, Any]) -> Any:
             value = tuple(value)
         values[name] = value
     return kind(**values)
+
+
+def perception_config(plain: dict[str, Any]) -> PerceptionConfig:
+    """Return the config that `to_json` gave, without options of other tasks, whose defaults may have changed since.
+
+    Raises:
+        ValueError: a field is unknown, or its value cannot be meant.
+    """
+    config: PerceptionConfig = from_json(
+        PerceptionConfig,
+        {name: value for name, value in plain.items() if plain["task"] in OPTIONS_OF.get(name, (plain["task"],))},
+    )
+    return config

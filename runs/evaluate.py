@@ -126,7 +126,7 @@ def main(args: EvaluateArgs) -> int:
     with refusing_bad_input():
         from runs.checkpoints import format_of
 
-        check_play(args.episodes, args.epsilon)
+        check_play(args.episodes, args.epsilon, args.seed)
         if args.json is not None and not args.json.parent.is_dir():
             raise ValueError(f"--json {args.json}: there is no folder '{args.json.parent}'")
         if format_of(args.checkpoint) == "saccade-perception-1":
@@ -190,12 +190,14 @@ def load_player(checkpoint: Path, protocol: Protocol | None, device: str) -> tup
     return agent, env
 
 
-def check_play(episodes: int, epsilon: float) -> None:
-    """Raise ValueError for a number of episodes or a share of random actions that cannot be meant."""
+def check_play(episodes: int, epsilon: float, seed: int) -> None:
+    """Raise ValueError for a number of episodes, a share of random actions or a seed that cannot be meant."""
     if episodes < 1:
         raise ValueError(f"--episodes {episodes} must be at least 1")
     if not 0 <= epsilon <= 1:
         raise ValueError(f"--epsilon {epsilon} must lie between 0 and 1")
+    if seed < 0:
+        raise ValueError(f"--seed {seed} must be 0 or above")
 
 
 def describe(result: dict[str, Any]) -> str:

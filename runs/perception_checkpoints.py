@@ -29,10 +29,11 @@ from runs.checkpoints import (
     load_backbone_weights,
     load_tensors,
     read_about,
+    read_config,
     save_json,
     save_tensors,
 )
-from runs.config import HEADS, PerceptionConfig, from_json, to_json
+from runs.config import HEADS, PerceptionConfig, perception_config, to_json
 
 FORMAT = "saccade-perception-1"
 
@@ -117,8 +118,9 @@ def load_perception(path: Path, device: str = "auto") -> tuple[PerceptionNetwork
     """
     checkpoint = find_checkpoint(path)
     about = read_about(checkpoint, FORMAT)
+    config = read_config(checkpoint, about, perception_config)
     try:
-        config: PerceptionConfig = replace(from_json(PerceptionConfig, about["config"]), backbone=about["backbone"])
+        config = replace(config, backbone=about["backbone"])
         task = make_task(config, about["names"], about["pixels"])
         _, backbone = make_backbone(about["backbone"], about["channels"])
         network = make_network(task, backbone, tuple(about["size"]), config)

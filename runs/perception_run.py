@@ -24,12 +24,13 @@ from runs.checkpoints import (
     load_tensors,
     newest_checkpoint,
     read_about,
+    read_config,
     replace_weights,
     save_json,
     save_tensors,
 )
 from runs.commands import StopSignal
-from runs.config import ADAM, ADAM_USUAL, PerceptionConfig, PerceptionResumeArgs, from_json, to_json
+from runs.config import ADAM, ADAM_USUAL, PerceptionConfig, PerceptionResumeArgs, perception_config, to_json
 from runs.datasets import Dataset, open_dataset
 from runs.folders import RunFolder
 from runs.perception_checkpoints import (
@@ -384,7 +385,7 @@ def resumed_run(args: PerceptionResumeArgs) -> PerceptionRun:
     folder = args.resume.absolute()
     checkpoint = newest_checkpoint(folder)
     about = read_about(checkpoint, FORMAT)
-    config: PerceptionConfig = from_json(PerceptionConfig, about["config"])
+    config = read_config(checkpoint, about, perception_config)
     config = replace(
         config,
         out=folder,

@@ -55,7 +55,7 @@ def markdown(settings: Sequence[Setting], pictures: dict[str, str]) -> str:
     results = [result for setting in settings for result in setting.results]
     games = sorted({result.env.game for result in results})
     title = ", ".join(games) if len(games) <= 4 else f"{len(games)} games"
-    lines = [f"# {title}", "", f"{len(results)} runs: {len(settings)} settings, {len(games)} games.", ""]
+    lines = [f"# {title}", "", f"Runs: {len(results)}. Settings: {len(settings)}. Games: {len(games)}.", ""]
     lines += [f"- {note}" for note in notes(settings)]
     lines += ["", "## Final scores", "", *_final_scores(settings)]
     if any(normalised_scores(setting) for setting in settings):

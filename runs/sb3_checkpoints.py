@@ -5,6 +5,7 @@ weights.safetensors    the network: all that acting needs
 model.zip              SB3's own, which going on needs; it holds pickles, and nothing but --resume opens it
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.sb3 import SB3Player, load_weights, untrained, weights_of
 from runs import machine
-from runs.checkpoints import CheckpointError, find_checkpoint, load_tensors, read_about, save_json, save_tensors, sync
+from runs.checkpoints import (
+    CheckpointError,
+    find_checkpoint,
+    load_tensors,
+    read_about,
+    read_config,
+    save_json,
+    save_tensors,
+    sync,
+)
 from runs.config import SB3Config, from_json, to_json
 from runs.perception_checkpoints import make_backbone
 
@@ -37,8 +47,8 @@ def load_sb3(path: Path, device: str = "auto") -> tuple[SB3Player, SB3Config]:
     """
     checkpoint = find_checkpoint(path)
     about = read_about(checkpoint, FORMAT)
+    config: SB3Config = read_config(checkpoint, about, partial(from_json, SB3Config))
     try:
-        config: SB3Config = from_json(SB3Config, about["config"])
         channels, height, width = about["shape"]
         _, backbone = make_backbone(about["backbone"], channels)
         model = untrained(

@@ -4,6 +4,7 @@ import math
 import secrets
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,15 @@ from agents.sb3 import ALGORITHMS, SB3Player, SideBySide, extractor_kwargs, laye
 from envs.games import make_games
 from perception.diagnostics import faults
 from runs import machine
-from runs.checkpoints import CheckpointError, CheckpointWriter, load_json, newest_checkpoint, read_about, save_json
+from runs.checkpoints import (
+    CheckpointError,
+    CheckpointWriter,
+    load_json,
+    newest_checkpoint,
+    read_about,
+    read_config,
+    save_json,
+)
 from runs.commands import StopSignal
 from runs.config import ResumeArgs, SB3Config, from_json, to_json
 from runs.evaluate import describe, evaluate
@@ -280,7 +289,7 @@ def resumed_run(args: ResumeArgs) -> SB3Run:
     folder = args.resume.absolute()
     checkpoint = newest_checkpoint(folder)
     about = read_about(checkpoint, FORMAT)
-    config: SB3Config = from_json(SB3Config, about["config"])
+    config: SB3Config = read_config(checkpoint, about, partial(from_json, SB3Config))
     config = replace(
         config,
         out=folder,

@@ -53,7 +53,7 @@ class StateMapArgs:
 def main(args: StateMapArgs) -> int:
     """Play, map and draw; return the exit code."""
     with refusing_bad_input():
-        check_play(1, args.epsilon)
+        check_play(1, args.epsilon, args.seed)
         if args.out.suffix not in (".png", ".svg", ".pdf") or not args.out.parent.is_dir():
             raise ValueError(f"--out {args.out}: needs the name of a .png, .svg or .pdf in a folder that is there")
         need_writable(args.out)

@@ -70,7 +70,11 @@ def read_args(argv: list[str]) -> TrainConfig | ResumeArgs:
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(f"no preset named '{argv[0]}'; {hint}Presets: {', '.join(PRESETS)}. Games go to --game")
     return tyro.extras.overridable_config_cli(
-        PRESETS, args=argv, prog=prog, config=(tyro.conf.OmitArgPrefixes, tyro.conf.SuppressFixed)
+        PRESETS,
+        args=argv,
+        prog=prog,
+        description="Train a DQN by a preset; --resume FOLDER goes on with a run.",
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.SuppressFixed),
     )
 
 

@@ -124,7 +124,7 @@ class Viewer:
         self._recording.log(path, self._rerun.SeriesLines(names=name, colors=[colour], widths=1.5), static=True)
 
     def show(self, moment: Moment) -> None:
-        """Log one moment."""
+        """Log one moment; live, `is_sent` is to follow, or what belongs together comes in pieces of several steps."""
         log, rerun = self._recording.log, self._rerun
         self._recording.set_time("step", sequence=self._steps)
         if moment.agent != self._agent:
@@ -154,8 +154,20 @@ class Viewer:
                 rerun.Image(overlay(saliency(moment, self._without(moment.frames), self._saliency_by))),
             )
         self._steps += 1
-        if self._live:  # or what belongs together comes in pieces of several steps, and is seen so
-            self._recording.flush(timeout_sec=FLUSH_SECONDS)
+
+    def is_sent(self, seconds: float) -> bool:
+        """Wait at most so long for the viewer to take what was logged; return whether it has.
+
+        Raises:
+            RuntimeError: it is gone.
+        """
+        try:
+            self._recording.flush(timeout_sec=seconds)
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+            return False
+        return True
 
     def _show_seen(self, eye: Eye, seen: Seen, size: tuple[int, int]) -> None:
         if seen.mask is not None:
@@ -164,9 +176,14 @@ class Viewer:
         self._recording.log(f"words/{eye.name}", self._rerun.TextDocument(seen.words))
 
     def _show_bars(self, moment: Moment) -> None:
-        """Log a bar for each action, from a little before the least number on, and before it its name and number."""
-        least, most = min(moment.opinion), max(moment.opinion)
-        ends = [BAR_LENGTH * (0.1 + 0.9 * (x - least) / max(most - least, 1e-6)) for x in moment.opinion]
+        """Log a bar for each action, and before it its name and number.
+
+        Probabilities have bars from 0 to 1; Q-values, which lie close together, from a little before the least on.
+        """
+        ends = [BAR_LENGTH * x for x in moment.opinion]
+        if "Q-value" in moment.player.opinion_is:
+            least, most = min(moment.opinion), max(moment.opinion)
+            ends = [BAR_LENGTH * (0.1 + 0.9 * (x - least) / max(most - least, 1e-6)) for x in moment.opinion]
         names = [f"{name}  {x:.3f}" for name, x in zip(moment.action_names, moment.opinion, strict=True)]
         chosen = [number == moment.action for number in range(len(names))]
         self._recording.log(

@@ -49,7 +49,8 @@ class ViewerServer:
         self.data_port, inner = port + 1, _free_ports(LOOPBACK)
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the child
         guarded = [sys.executable, "-c", "from runs.viewer_server import guard; guard()"]
-        command = [*guarded, sys.executable, "-m", "rerun_cli", "--bind", host, "--port", str(self.data_port)]
+        rerun = "import sys; from rerun_cli.__main__ import main; sys.exit(main() & 0xFF)"  # -m loses its exit code
+        command = [*guarded, sys.executable, "-c", rerun, "--bind", host, "--port", str(self.data_port)]
         command += ["--hide-welcome-screen"] if app else ["--serve-web", "--web-viewer-port", str(inner)]
         command += [] if app else ["--server-memory-limit", MEMORY]
         if not is_loopback(host):
@@ -72,7 +73,7 @@ class ViewerServer:
                 self._wait_for(_reached(host, bracketed=False), inner)
                 self._page = _Page(host, port, self.data_port, f"http://{_reached(host)}:{inner}")
         except BaseException:
-            self._end()
+            self.close()
             raise
 
     def _wait_for(self, host: str, port: int) -> None:
@@ -112,9 +113,10 @@ class ViewerServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._end()
+        self.close()
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """End the child, and what it has started."""
         if self._page is not None:
             self._page.shutdown()
             self._page.server_close()

@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from runs.evaluate import Player
+    from runs.eyes import Eye
     from runs.moments import Moment
     from runs.viewer import Viewer
     from runs.viewer_server import ViewerServer
 
 STEPS_PER_SECOND = 15
-CLOSING_SECONDS = 2.0
+CLOSING_SECONDS, SLOW_SECONDS = 2.0, 2.0
 PORT, SALIENCY_EVERY_STEPS = 9090, 4
 Saliency = Literal["perturbation", "gradients"]
 
@@ -76,7 +77,7 @@ class WatchArgs:
 
 def check(args: WatchArgs) -> None:
     """Raise ValueError, in words that say what to do, where options cannot be meant or contradict each other."""
-    check_play(1 if args.episodes is None else args.episodes, args.epsilon)
+    check_play(1 if args.episodes is None else args.episodes, args.epsilon, args.seed)
     in_rerun, every = args.viewer or args.record is not None, args.saliency_every_steps
     checks = [
         (args.video is None or not in_rerun, "--video goes without --viewer and --record: give one or the other"),
@@ -123,18 +124,20 @@ def main(args: WatchArgs) -> int:
         with refusing_bad_input():
             check(args)
             moments, first = choose_moments(args)
+            eyes = load_eyes(args, first)
             begin_files(args)
             server, viewer = None, None
             if args.viewer:
                 server = opened.enter_context(start_server(args))
                 print(f"viewer: {server.page_url or 'its window opens'}", flush=True)
             if args.viewer or args.record is not None:
-                viewer = open_viewer(args, first, server)
+                viewer = open_viewer(args, first, eyes, server)
+                opened.callback(end_viewer, viewer, server)  # before the server, however this ends
         if args.best:
             moments = choose_best(args, first)
         stop.listen()
         if viewer is not None:
-            shown = in_viewer(moments, viewer, server)
+            shown = in_viewer(moments, viewer, server, stop)
         else:
             shown = in_window(moments) if args.video is None else into_video(moments, args.video)
         try:
@@ -143,7 +146,9 @@ def main(args: WatchArgs) -> int:
         finally:
             shown.close()
             if viewer is not None:
-                viewer.close()
+                end_viewer(viewer, server)
+        for path in filter(None, (args.video, args.record)):
+            print(f"{'video' if path == args.video else 'recording'}: {path}")
         if stop.number:
             return stop.exit_code
         if server is not None and (trouble := server.trouble()):
@@ -152,8 +157,6 @@ def main(args: WatchArgs) -> int:
                 file=sys.stderr,
             )
             return 1
-        for path in filter(None, (args.video, args.record)):
-            print(f"{'video' if path == args.video else 'recording'}: {path}")
         if server is not None and server.is_alive():
             print("the viewer stays open: Ctrl-C ends it", flush=True)
             while server.is_alive() and not stop.number:
@@ -190,6 +193,8 @@ def choose_moments(args: WatchArgs) -> "tuple[Iterator[Moment], Moment]":
         ValueError: the checkpoint cannot be read.
     """
     from runs import machine
+    from runs.checkpoints import CheckpointError, find_checkpoint
+    from runs.folders import in_use
     from runs.moments import first_episodes, follow, play
 
     def load(path: Path) -> "tuple[Player, EnvConfig]":
@@ -198,6 +203,12 @@ def choose_moments(args: WatchArgs) -> "tuple[Iterator[Moment], Moment]":
         return loaded
 
     if args.follow:
+        try:
+            find_checkpoint(args.checkpoint)
+        except CheckpointError:
+            if not in_use(args.checkpoint):
+                raise
+            print(f"waiting for the first checkpoint of '{args.checkpoint}'", flush=True)
         moments = follow(args.checkpoint, load, args.seed, args.epsilon)
         if args.episodes is not None:
             moments = first_episodes(moments, args.episodes)
@@ -207,6 +218,19 @@ def choose_moments(args: WatchArgs) -> "tuple[Iterator[Moment], Moment]":
     first = next(play(player, env, args.seed, args.epsilon, str(args.checkpoint)))
     moments = play(player, env, args.seed, args.epsilon, str(args.checkpoint))
     return first_episodes(moments, args.episodes or 1), first
+
+
+def load_eyes(args: WatchArgs, first: "Moment") -> "list[Eye]":
+    """Return the perception checkpoints that are to look at the games.
+
+    Raises:
+        ValueError: one cannot be read.
+    """
+    if not args.eye:
+        return []
+    from runs.eyes import open_eyes
+
+    return open_eyes(args.eye, first.frames.shape, args.device)
 
 
 def choose_best(args: WatchArgs, first: "Moment") -> "Iterator[Moment]":
@@ -228,25 +252,24 @@ def start_server(args: WatchArgs) -> "ViewerServer":
     from runs.viewer_server import ViewerServer, is_loopback
 
     app = has_display() and not args.web
+    server = ViewerServer(args.host, PORT if args.port is None else args.port, app=app)
     if not is_loopback(args.host):
         print(
             f"warning: whoever reaches {args.host} sees what is shown, can add to it, and finds Rerun's own page, "
             f"which reports its use, at another port; --host {LOOPBACK} is for this machine alone",
             file=sys.stderr,
         )
-    return ViewerServer(args.host, PORT if args.port is None else args.port, app=app)
+    return server
 
 
-def open_viewer(args: WatchArgs, first: "Moment", server: "ViewerServer | None") -> "Viewer":
+def open_viewer(args: WatchArgs, first: "Moment", eyes: "Sequence[Eye]", server: "ViewerServer | None") -> "Viewer":
     """Return what shows moments in the Rerun viewer, keeps them in a file, or both.
 
     Raises:
-        ValueError: Rerun is not installed, or an eye cannot be read.
+        ValueError: Rerun is not installed.
     """
-    from runs.eyes import open_eyes
     from runs.viewer import Viewer, open_recording
 
-    eyes = open_eyes(args.eye, first.frames.shape, args.device)
     recording = open_recording(first.env.game, server.data_url if server else None, args.record)
     how = f"ε = {args.epsilon:g}, seed {args.seed}"
     every = SALIENCY_EVERY_STEPS if args.saliency_every_steps is None else args.saliency_every_steps
@@ -254,24 +277,47 @@ def open_viewer(args: WatchArgs, first: "Moment", server: "ViewerServer | None")
 
 
 def in_viewer(
-    moments: "Iterator[Moment]", viewer: "Viewer", server: "ViewerServer | None"
+    moments: "Iterator[Moment]", viewer: "Viewer", server: "ViewerServer | None", stop: StopSignal
 ) -> "Generator[Moment, None, None]":
     """Pass moments on, shown in the Rerun viewer; live, at the game's own speed, until the app is closed."""
     due = time.monotonic()
     for moment in moments:
         if server is not None and not server.is_alive():
             return
-        try:
-            viewer.show(moment)
-        except (RuntimeError, TimeoutError):
-            # Who closes the app takes the connection away a moment before the process ends.
-            if server is None or not server.ends_within(CLOSING_SECONDS):
-                raise
+        viewer.show(moment)
+        if server is not None and not is_shown(viewer, server, stop):
             return
         yield moment
         if server is not None:
             due = max(due + 1 / STEPS_PER_SECOND, time.monotonic() - 1)
             time.sleep(max(0.0, due - time.monotonic()))
+
+
+def is_shown(viewer: "Viewer", server: "ViewerServer", stop: StopSignal) -> bool:
+    """Wait until the viewer has taken a moment, however slow it is; return False where it ends or a signal comes."""
+    told = False
+    try:
+        while not viewer.is_sent(SLOW_SECONDS):
+            if stop.number or not server.is_alive():
+                return False
+            if not told:
+                print("waiting: the viewer, or a browser that looks at it, does not keep up", file=sys.stderr)
+                told = True
+    except RuntimeError:
+        # Who closes the app takes the connection away a moment before the process ends.
+        if not server.ends_within(CLOSING_SECONDS):
+            raise
+        return False
+    return True
+
+
+def end_viewer(viewer: "Viewer", server: "ViewerServer | None") -> None:
+    """Send what is left and end the file; a viewer that does not take it ends first, or would be waited for."""
+    if server is not None:
+        with contextlib.suppress(RuntimeError):  # it is gone
+            if not viewer.is_sent(CLOSING_SECONDS):
+                server.close()
+    viewer.close()
 
 
 def in_window(moments: "Iterator[Moment]") -> "Generator[Moment, None, None]":

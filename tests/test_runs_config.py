@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runs.config import PerceptionConfig, TrackingConfig, TrainConfig, from_json, to_json
+from runs.config import PerceptionConfig, TrackingConfig, TrainConfig, from_json, perception_config, to_json
 from runs.presets import PRESETS
 
 
@@ -46,6 +46,13 @@ def test_what_cannot_be_meant_is_refused(changes: dict[str, int]) -> None:
 def test_what_one_task_takes_another_refuses(task: str, changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         PerceptionConfig(task=task, data="digits", **changes)  # type: ignore[arg-type]
+
+
+def test_a_task_does_not_stumble_over_what_others_had_by_default() -> None:
+    stored = to_json(PerceptionConfig(task="segmentation", data="d")) | {"spectral_norm": False, "beam_width": 9}
+    assert perception_config(stored) == PerceptionConfig(task="segmentation", data="d")
+    stored = to_json(PerceptionConfig(task="gan", data="d", spectral_norm=False))
+    assert perception_config(stored).spectral_norm is False
 
 
 def test_presets_say_what_their_sources_say() -> None:

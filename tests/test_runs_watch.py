@@ -151,7 +151,8 @@ def test_a_run_is_followed_to_its_end(tmp_path: Path) -> None:
         "runs.watch", str(out), "--follow", "--record", str(tmp_path / "f.rrd"), "--saliency-every-steps", "0"
     )
     assert watching.stdout is not None
-    told = list(itertools.islice(watching.stdout, 3))
+    told = list(itertools.islice(watching.stdout, 4))
+    assert told[0].startswith("waiting for the first checkpoint") or "catch (classic)" in told[0]
     training.send_signal(signal.SIGINT)
     training.communicate(timeout=60)
     rest, _ = watching.communicate(timeout=60)
@@ -197,6 +198,8 @@ def test_what_contradicts_itself_is_refused(agent: Path, eyes: list[Path], tmp_p
     assert "nothing at" in refused("runs.watch", str(tmp_path / "none"), *record)
     assert not list(tmp_path.iterdir())
     assert "a perception task's" in refused("runs.watch", str(agent), *record, "--eye", str(agent))
+    assert "--seed -1 must be 0 or above" in refused("runs.watch", str(agent), *record, "--seed", "-1")
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"looks at images of 3×84×84; this agent sees 4×84×84"):
         open_eyes((fresh_eye(tmp_path / "rgb", "captioning", {"words": [*SPECIAL, "a"]}, 3),), (4, 84, 84), "cpu")
     with pytest.raises(ValueError, match="which says nothing of a frame"):
@@ -290,14 +293,36 @@ def test_an_address_of_another_machine_is_refused(port: int) -> None:
             ViewerServer(host, port, app=False)
 
 
+def rerun_below(process: "subprocess.Popen[str]") -> psutil.Process:
+    """Return Rerun's own process."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    return next(one for one in below if one.name() == "rerun")
+
+
+def test_a_viewer_that_does_not_keep_up_is_waited_for(agent: Path) -> None:
+    """As when a browser sleeps: then the game goes on; and Ctrl-C is heard meanwhile."""
+    process = start("runs.watch", str(agent), "--viewer", "--web", "--port", "0", "--episodes", "500")
+    assert process.stdout is not None
+    assert "viewer: " in process.stdout.readline() and "catch (classic)" in process.stdout.readline()
+    rerun = rerun_below(process)
+    rerun.suspend()
+    while "waiting: the viewer" not in (line := process.stdout.readline()):
+        assert "catch (classic)" in line, line
+    rerun.resume()
+    assert "catch (classic)" in process.stdout.readline()
+    rerun.suspend()
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in told, told
+
+
 def test_a_viewer_that_ends_amid_a_game_is_told_of_in_a_line(agent: Path) -> None:
     process = start("runs.watch", str(agent), "--viewer", "--web", "--port", "0", "--episodes", "50")
     assert process.stdout is not None
     told = process.stdout.readline() + process.stdout.readline()
     assert "catch (classic)" in told, told
-    for child in psutil.Process(process.pid).children(recursive=True):
-        if "rerun_cli" in child.cmdline() and "guard" not in " ".join(child.cmdline()):
-            child.kill()
+    rerun_below(process).kill()
     told, _ = process.communicate(timeout=60)
     assert process.returncode == 1 and "error: Rerun's viewer has ended" in told and "Traceback" not in told, told
 
