@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim.swa_utils import AveragedModel
 
+from perception.autoencoding import divergence_from_standard_normal
 from perception.backbones import Backbone, draw_weights, unit_scale
 from perception.decoders import Generator
 from perception.networks import PerceptionNetwork
@@ -23,18 +24,29 @@ DRAWN = 3  # pictures drawn beside each real one when it is measured
 SURE = 0.9  # probability from which a judge counts as sure
 NEIGHBOURS = 3  # of precision and recall, as in their paper
 COLUMNS = 8  # of the picture
+KINDS_WIDTH = 256  # of the layers that make kinds of pictures of latents
 
 
 class GANHead(nn.Module):
-    """The discriminator's last layer, the generator, and the exponential average of it, which is what is shown."""
+    """The discriminator's last layer, the generator, and the exponential average of it, which is what is shown.
+
+    Two layers before the generator's map part the latents, which lie in one cloud, into kinds of pictures, which do not
+    (Karras et al. 2019, section 2). `encode` is for the warm-up alone.
+    """
 
     def __init__(self, backbone: Backbone, size: tuple[int, int], latent_size: int) -> None:
         super().__init__()
         (channels, stride), (height, width) = backbone.stages[-1], backbone.map_size(*size)
         self.latent_size = latent_size
         self.real = nn.Linear(channels * height * width, 1)
-        draw_weights(self, linear_end=True)
-        self.generator = Generator(latent_size, size, stride, backbone.in_channels)
+        self.encode = nn.Linear(channels * height * width, 2 * latent_size)
+        for layer in (self.real, self.encode):
+            draw_weights(layer, linear_end=True)
+        kinds = nn.Sequential(
+            nn.Linear(latent_size, KINDS_WIDTH), nn.ReLU(), nn.Linear(KINDS_WIDTH, KINDS_WIDTH), nn.ReLU()
+        )
+        draw_weights(kinds)
+        self.generator = nn.Sequential(*kinds, Generator(KINDS_WIDTH, size, stride, backbone.in_channels))
         self.average = AveragedModel(self.generator, avg_fn=average)
         self.average.requires_grad_(False)
 
@@ -118,9 +130,14 @@ class GAN:
 
     unit = "frechet"
 
-    def __init__(self, latent_size: int, normalized: bool, judge: Judge) -> None:
-        """`normalized`: spectral normalisation of the discriminator (Miyato et al. 2018)."""
+    def __init__(self, latent_size: int, normalized: bool, warm_up_updates: int, judge: Judge) -> None:
+        """`normalized`: spectral normalisation of the discriminator (Miyato et al. 2018).
+
+        For `warm_up_updates` the generator learns to draw as the decoder of a variational autoencoder whose encoder is
+        the backbone (Larsen et al. 2016 join the two): all kinds there are, blurred. Alone it settles on one of them.
+        """
         self.latent_size, self.normalized, self.judge = latent_size, normalized, judge
+        self.warm_up_updates = warm_up_updates
 
     def make_head(self, backbone: Backbone, size: tuple[int, int], kind: str, dropout: float) -> nn.Module:  # noqa: ARG002
         """Return a fresh head; normalise the backbone if that is wanted.
@@ -154,15 +171,33 @@ class GAN:
         return torch.randn(count, self.latent_size, generator=generator)
 
     def loss(self, network: PerceptionNetwork, images: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG002
-        """Return the discriminator's loss, which moves it alone, plus the generator's, which moves that alone."""
+        """Return the discriminator's loss, which moves it alone, plus the generator's, which moves that alone.
+
+        In the warm-up, the autoencoder's.
+        """
         head = _head_of(network)
+        warming_up = int(head.average.n_averaged) < self.warm_up_updates
         if network.training:
             head.average.update_parameters(head.generator)  # with what the update before made of it
+        if warming_up:
+            return self._coding_loss(network, unit_scale(images, torch.float32))
         drawn = torch.sigmoid(head.generator(self.latents(len(images)).to(images.device)).float())
         seen = network(torch.cat([unit_scale(images, drawn.dtype), drawn.detach()]))
         held = {name: weight.detach() for name, weight in network.named_parameters()}
         fooled = functional_call(network, held, (drawn,))
         return discriminator_loss(*seen.chunk(2)) + generator_loss(fooled)
+
+    def _coding_loss(self, network: PerceptionNetwork, images: Tensor) -> Tensor:
+        """Return minus the evidence's lower bound (), less a constant, in nats a picture (Kingma & Welling 2014).
+
+        Of a normal distribution of variance 1/2 around each pixel of images (B, C, H, W). A picture, not a pixel: its
+        gradients are as large as the game's, or those would make the optimizer leap after the warm-up.
+        """
+        head = _head_of(network)
+        mean, log_variance = head.encode(network.see(images)[-1].flatten(1)).float().chunk(2, dim=1)
+        codes = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        error = (torch.sigmoid(head.generator(codes).float()) - images) ** 2
+        return (error.flatten(1).sum(dim=1) + divergence_from_standard_normal(mean, log_variance)).mean()
 
     def guess_loss(self, batch_size: int) -> None:
         """Return nothing: what the one loses the other wins."""

@@ -205,6 +205,7 @@ OPTIONS_OF = {
     "latent_size": ("autoencoding", "gan"),
     "motion_weight": ("autoencoding",),
     "judge": ("gan",),
+    "warm_up_updates": ("gan",),
     "spectral_norm": ("gan",),
 }
 """Options that only some tasks have."""
@@ -279,6 +280,8 @@ class PerceptionConfig:
     judge: str | None = None
     """Of gan: the checkpoint of a classification, in whose features distances are taken and whose classes are counted
     in what is drawn; features of random weights, and no classes, when not given."""
+    warm_up_updates: int = 1_000
+    """Of gan: updates at the start in which it learns, as a variational autoencoder, to draw all kinds there are."""
     spectral_norm: bool = True
     """Of gan: keep each layer of the discriminator, unless it is frozen, from stretching (Miyato et al. 2018)."""
     augmentation: Literal["auto", "none", "affine"] = "auto"
@@ -337,6 +340,10 @@ class PerceptionConfig:
             (
                 self.latent_size >= 1 and self.motion_weight >= 0,
                 "latent_size must be at least 1, motion_weight 0 (off) or above",
+            ),
+            (
+                self.task != "gan" or 0 <= self.warm_up_updates < self.total_updates,
+                f"warm_up_updates {self.warm_up_updates} must be at least 0, and fewer than total_updates",
             ),
             (self.beam_width >= 1, f"beam_width {self.beam_width} must be at least 1"),
             (

@@ -74,7 +74,8 @@ def make_task(config: PerceptionConfig, names: dict[str, list[str]], pixels: lis
         return Contrast()
     if config.task == "gan":
         # A frozen discriminator stays as it is.
-        return GAN(config.latent_size, config.spectral_norm and not config.freeze, make_judge(config.judge))
+        normalized = config.spectral_norm and not config.freeze
+        return GAN(config.latent_size, normalized, config.warm_up_updates, make_judge(config.judge))
     return Segmentation(names["classes"], torch.tensor(pixels))
 
 

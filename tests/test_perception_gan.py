@@ -20,11 +20,13 @@ from perception.networks import PerceptionNetwork
 from runs.checkpoints import fold_spectral_norm
 
 
-def made(name: str = "lenet", *, normalized: bool = False, frozen: bool = False) -> tuple[GAN, PerceptionNetwork]:
+def made(
+    name: str = "lenet", *, normalized: bool = False, frozen: bool = False, warm_up: int = 0
+) -> tuple[GAN, PerceptionNetwork]:
     torch.manual_seed(0)
     backbone = BACKBONES[name](1)  # type: ignore[call-arg]
     draw_weights(backbone)
-    task = GAN(8, normalized, Judge(None, [], None))
+    task = GAN(8, normalized, warm_up, Judge(None, [], None))
     return task, PerceptionNetwork(backbone, task.make_head(backbone, (36, 36), "dcgan", 0.0), frozen=frozen)
 
 
@@ -70,6 +72,33 @@ def test_each_loss_moves_its_own_half(normalized: bool, frozen: bool) -> None:
             torch.testing.assert_close(found[name], weight.grad, msg=name)
 
 
+def test_the_warm_up_is_a_variational_autoencoder_and_ends() -> None:
+    """Its loss in nats a picture, term by term; the discriminator's last layer moves after it only."""
+    task, network = made(warm_up=2)
+    head = network.head
+    torch.manual_seed(1)
+    loss = task.loss(network, IMAGES, IMAGES)
+    images = IMAGES / 255
+    with torch.no_grad():
+        mean, log_variance = head.encode(network.backbone(images)[-1].flatten(1)).chunk(2, dim=1)  # type: ignore[operator]
+        torch.manual_seed(1)
+        drawn = torch.sigmoid(head.generator(mean + (log_variance / 2).exp() * torch.randn(6, 8)))  # type: ignore[operator]
+        nats = 0.0
+        for i in range(6):
+            nats += float(((drawn[i] - images[i]) ** 2).sum()) / (2 * 0.5)
+            for m, v in zip(mean[i].tolist(), log_variance[i].exp().tolist(), strict=True):
+                nats += 0.5 * (m * m + v - 1 - math.log(v))
+    assert float(loss) == pytest.approx(nats / len(images), rel=1e-4)
+    moved = []
+    for _ in range(2):
+        network.zero_grad()
+        task.loss(network, IMAGES, IMAGES).backward()
+        moved.append({name for name, weight in network.named_parameters() if weight.grad is not None})
+    assert moved[0] - moved[1] == {"head.encode.weight", "head.encode.bias"}
+    assert moved[1] - moved[0] == {"head.real.weight", "head.real.bias"}
+    assert any(name.startswith("backbone") for name in moved[0])
+
+
 def test_precision_and_recall_against_a_slow_twin() -> None:
     rng = np.random.default_rng(0)
     real, drawn = rng.normal(size=(40, 3)), rng.normal(0.5, 0.6, size=(30, 3))
@@ -102,7 +131,7 @@ def test_frechet_distance_against_its_formula() -> None:
 
 def test_modes_by_hand() -> None:
     """Ten real images, 30 drawn: a mode is a class surely seen in at least a tenth of 30 / 3 = 1 of them."""
-    task = GAN(8, normalized=False, judge=Judge(None, ["a", "b", "c"], None))
+    task = GAN(8, normalized=False, warm_up_updates=0, judge=Judge(None, ["a", "b", "c"], None))
     answers = torch.rand(10, 1 + DRAWN, 7)
     answers[:, 0, 0], answers[:, 1:, 0] = 0.75, 0.25
     answers[:, :, 1], answers[:, :, 2] = 0, 0.95  # all of them a
@@ -154,11 +183,11 @@ def test_every_backbone_judges_and_measures(name: str) -> None:
 def test_the_average_follows_the_generator() -> None:
     task, network = made()
     head = network.head
-    before = head.average.module.decode.weight.clone()  # type: ignore[union-attr]
+    before = head.average.module[-1].decode.weight.clone()  # type: ignore[union-attr]
     task.loss(network, IMAGES, IMAGES)
     with torch.no_grad():
-        head.generator.decode.weight.add_(1.0)  # type: ignore[union-attr]
+        head.generator[-1].decode.weight.add_(1.0)  # type: ignore[union-attr]
     task.loss(network, IMAGES, IMAGES)
-    torch.testing.assert_close(head.average.module.decode.weight, before + 9 / 11)  # type: ignore[union-attr]
+    torch.testing.assert_close(head.average.module[-1].decode.weight, before + 9 / 11)  # type: ignore[union-attr]
     task.loss(network.eval(), IMAGES, IMAGES)
-    torch.testing.assert_close(head.average.module.decode.weight, before + 9 / 11)  # type: ignore[union-attr]
+    torch.testing.assert_close(head.average.module[-1].decode.weight, before + 9 / 11)  # type: ignore[union-attr]
