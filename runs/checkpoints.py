@@ -31,21 +31,37 @@ class CheckpointError(ValueError):
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of one run."""
+    """Writes the checkpoints of one run, and folders with weights alone; warns of what cannot be written."""
 
-    def __init__(self, run_folder: Path, kept: int) -> None:
-        """Write below `run_folder`; keep the newest `kept`."""
+    def __init__(self, run_folder: Path, kept: int, unit: str, say: Callable[[str], None]) -> None:
+        """Write below `run_folder`; keep the newest `kept`, which are counted in `unit`s; warn through `say`."""
         self.folder = run_folder / "checkpoints"
-        self._kept = kept
+        self._run_folder, self._kept, self._unit, self._say = run_folder, kept, unit, say
         self.previous: Path | None = None
         """The newest one; set it when a run is resumed."""
 
-    def save(self, count: int, write: Callable[[Path], None]) -> Path:
+    def save(self, count: int, write: Callable[[Path], None]) -> Path | None:
         """Write the checkpoint named `count` and return its folder; `write` fills the folder that it is given.
 
-        Raises:
-            OSError: it could not be written; the last good checkpoint stays.
+        Where that fails, warn and return None; the last good one stays.
         """
+        try:
+            return self._save(count, write)
+        except OSError as error:
+            self._say(
+                f"warning: no checkpoint at {self._unit} {count:,} ({error.strerror or error}); the last good one "
+                f"stays, training goes on. Make room or give permission in {self._run_folder}"
+            )
+            return None
+
+    def keep(self, name: str, write: Callable[[Path], None]) -> None:
+        """Replace the folder `name` in the run's folder, which `write` fills; where that fails, warn, and it stays."""
+        try:
+            replace_weights(self._run_folder, name, write)
+        except OSError as error:
+            self._say(f"warning: could not keep '{self._run_folder / name}' ({error.strerror or error})")
+
+    def _save(self, count: int, write: Callable[[Path], None]) -> Path:
         target, partial = self.folder / str(count), self.folder / f".{count}{PARTIAL}"
         if self.previous == target:  # saved at this very count before; to displace it would risk it
             return target

@@ -3,7 +3,6 @@
 import math
 import secrets
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,6 @@ from runs.checkpoints import (
     load_backbone_weights,
     load_json,
     newest_checkpoint,
-    replace_weights,
     save_json,
 )
 from runs.commands import StopSignal
@@ -92,9 +90,9 @@ class DQNRun:
         self._last_return: float | None = None
         self._seconds = 0.0
         self._lock = RunFolder(self.folder, resumed=checkpoint is not None)
-        self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept)
-        self._segments: list[Segment] = []  # where the newest checkpoint has the replay
         self.display = ProgressDisplay(config.total_steps)
+        self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept, "step", self.display.say)
+        self._segments: list[Segment] = []  # where the newest checkpoint has the replay
         if checkpoint is not None:
             self.display.say(f"reading {checkpoint} and playing the open games again, up to where they were")
             self._load(checkpoint)
@@ -274,7 +272,7 @@ class DQNRun:
         if score is not None:
             row["auxiliary_score"] = score
         about = {"updates": self.updates, "wandb_id": self._wandb_id}
-        self._replace("auxiliary", lambda to: auxiliary.write(to, backbone, about))
+        self._checkpoints.keep("auxiliary", lambda to: auxiliary.write(to, backbone, about))
 
     def save(self) -> Path | None:
         """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
@@ -306,16 +304,10 @@ class DQNRun:
             written.append(write_learner(folder, self.agent, self.replay, tensors, state, previous, self._segments))
             write_weights(folder, self.config, self.agent, self._about())
 
-        try:
-            checkpoint = self._checkpoints.save(self.steps, write)
-            self._segments = written[-1] if written else self._segments
-            return checkpoint
-        except OSError as error:
-            self.display.say(
-                f"warning: no checkpoint at step {self.steps:,} ({error.strerror or error}); the last good one stays, "
-                f"training goes on. Make room or give permission in {self.folder}"
-            )
-            return None
+        checkpoint = self._checkpoints.save(self.steps, write)
+        if checkpoint is not None and written:
+            self._segments = written[-1]
+        return checkpoint
 
     def finish(self, ended: str) -> None:
         """Save and score what there is, close everything, and say how to go on or where to look."""
@@ -337,14 +329,7 @@ class DQNRun:
     def _save_weights(self, name: str, about: dict[str, Any]) -> None:
         """Keep the agent's weights in the folder `name` of the run's."""
         about = self._about() | about
-        self._replace(name, lambda to: write_weights(to, self.config, self.agent, about))
-
-    def _replace(self, name: str, write: Callable[[Path], None]) -> None:
-        """Replace the weights-only folder `name` in the run's folder; warn where that fails."""
-        try:
-            replace_weights(self.folder, name, write)
-        except OSError as error:
-            self.display.say(f"warning: could not keep '{self.folder / name}' ({error.strerror or error})")
+        self._checkpoints.keep(name, lambda to: write_weights(to, self.config, self.agent, about))
 
     def _save_diverged(self, update: int) -> None:
         norms = self.agent.gradient_norms()

@@ -25,7 +25,6 @@ from runs.checkpoints import (
     newest_checkpoint,
     read_about,
     read_config,
-    replace_weights,
     save_json,
     save_tensors,
 )
@@ -92,8 +91,8 @@ class PerceptionRun:
         self._last = ""
         self._seconds = 0.0
         self._lock = RunFolder(self.folder, resumed=checkpoint is not None)
-        self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept)
         self.display = ProgressDisplay(config.total_updates, "updates")
+        self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept, "update", self.display.say)
         if checkpoint is not None:
             self._load(checkpoint)
         about = {"config": to_json(config), "versions": machine.versions(), "wandb_id": wandb_id}
@@ -217,10 +216,7 @@ class PerceptionRun:
         if score > self._best and not warms_up:
             self._best = score
             about = self._about() | {"validation": measured}
-            try:
-                replace_weights(self.folder, "best", lambda to: write_network(to, self.network, self.config, about))
-            except OSError as error:
-                self.display.say(f"warning: could not keep '{self.folder / 'best'}' ({error.strerror or error})")
+            self._checkpoints.keep("best", lambda to: write_network(to, self.network, self.config, about))
 
     def test(self) -> dict[str, Any]:
         """Measure the best weights, and a blind guess, on the test split; write a picture."""
@@ -255,14 +251,7 @@ class PerceptionRun:
             save_json(folder / "state.json", {"seconds": self._seconds} | told)
             write_network(folder, self.network, self.config, self._about())
 
-        try:
-            return self._checkpoints.save(self.updates, write)
-        except OSError as error:
-            self.display.say(
-                f"warning: no checkpoint at update {self.updates:,} ({error.strerror or error}); the last good one "
-                f"stays, training goes on. Make room or give permission in {self.folder}"
-            )
-            return None
+        return self._checkpoints.save(self.updates, write)
 
     def close(self) -> None:
         """Finish writing."""

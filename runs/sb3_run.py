@@ -112,12 +112,12 @@ class SB3Run:
         self.diverged = False
         self._episodes, self._seconds, self._words = 0, 0.0, ""
         self._lock = RunFolder(self.folder, resumed=checkpoint is not None)
-        self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept)
+        self.display = ProgressDisplay(config.total_steps)
+        self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept, "step", self.display.say)
         if checkpoint is not None:
             state = read_about(checkpoint, FORMAT)
             self._episodes, self._seconds = state["episodes"], state["seconds"]
             self._checkpoints.previous = checkpoint
-        self.display = ProgressDisplay(config.total_steps)
         about = {"config": to_json(config), "versions": machine.versions(), "wandb_id": wandb_id}
         save_json(self.folder / "config.json", about)
         self._resumed = checkpoint is not None
@@ -205,13 +205,7 @@ class SB3Run:
         self._seconds = time.monotonic() - self._clock
         about = {"steps": self.steps, "episodes": self._episodes, "seconds": self._seconds, "wandb_id": self._wandb_id}
         about["backbone"] = self.backbone_name
-        try:
-            self._checkpoints.save(self.steps, lambda to: write_sb3(to, self.model, self.config, about))
-        except OSError as error:
-            self.display.say(
-                f"warning: no checkpoint at step {self.steps:,} ({error.strerror or error}); the last good one stays, "
-                f"training goes on. Make room or give permission in {self.folder}"
-            )
+        self._checkpoints.save(self.steps, lambda to: write_sb3(to, self.model, self.config, about))
 
     def finish(self, ended: str) -> None:
         """Save and score what there is, close everything, and say how to go on."""
