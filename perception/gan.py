@@ -30,23 +30,26 @@ KINDS_WIDTH = 256  # of the layers that make kinds of pictures of latents
 class GANHead(nn.Module):
     """The discriminator's last layer, the generator, and the exponential average of it, which is what is shown.
 
-    Two layers before the generator's map part the latents, which lie in one cloud, into kinds of pictures, which do not
-    (Karras et al. 2019, section 2). `encode` is for the warm-up alone.
+    `kinds` is nothing but where there is a warm-up, in which it and `encode` learn: two layers that part the latents,
+    which lie in one cloud, into kinds of pictures, which do not (Karras et al. 2019, section 2).
     """
 
-    def __init__(self, backbone: Backbone, size: tuple[int, int], latent_size: int) -> None:
+    def __init__(self, backbone: Backbone, size: tuple[int, int], latent_size: int, warms_up: bool) -> None:
         super().__init__()
         (channels, stride), (height, width) = backbone.stages[-1], backbone.map_size(*size)
         self.latent_size = latent_size
         self.real = nn.Linear(channels * height * width, 1)
-        self.encode = nn.Linear(channels * height * width, 2 * latent_size)
-        for layer in (self.real, self.encode):
-            draw_weights(layer, linear_end=True)
-        kinds = nn.Sequential(
-            nn.Linear(latent_size, KINDS_WIDTH), nn.ReLU(), nn.Linear(KINDS_WIDTH, KINDS_WIDTH), nn.ReLU()
-        )
-        draw_weights(kinds)
-        self.generator = nn.Sequential(*kinds, Generator(KINDS_WIDTH, size, stride, backbone.in_channels))
+        draw_weights(self, linear_end=True)
+        self.encode, self.kinds = None, nn.Identity()
+        if warms_up:
+            self.encode = nn.Linear(channels * height * width, 2 * latent_size)
+            self.kinds = nn.Sequential(
+                nn.Linear(latent_size, KINDS_WIDTH), nn.ReLU(), nn.Linear(KINDS_WIDTH, KINDS_WIDTH), nn.ReLU()
+            )
+            draw_weights(self.encode, linear_end=True)
+            draw_weights(self.kinds)
+        inputs = KINDS_WIDTH if warms_up else latent_size
+        self.generator = Generator(inputs, size, stride, backbone.in_channels)
         self.average = AveragedModel(self.generator, avg_fn=average)
         self.average.requires_grad_(False)
 
@@ -56,7 +59,7 @@ class GANHead(nn.Module):
 
     def draw(self, latents: Tensor) -> Tensor:
         """Return what the averaged generator draws of latents (B, latent_size): (B, C, H, W) in [0, 1]."""
-        return torch.sigmoid(self.average(latents).float())
+        return torch.sigmoid(self.average(self.kinds(latents)).float())
 
 
 def average(mean: Tensor, weight: Tensor, updates: Tensor | int) -> Tensor:
@@ -133,14 +136,15 @@ class GAN:
     def __init__(self, latent_size: int, normalized: bool, warm_up_updates: int, judge: Judge) -> None:
         """`normalized`: spectral normalisation of the discriminator (Miyato et al. 2018).
 
-        For `warm_up_updates` the generator learns to draw as the decoder of a variational autoencoder whose encoder is
-        the backbone (Larsen et al. 2016 join the two): all kinds there are, blurred. Alone it settles on one of them.
+        A `vae-gan` learns for `warm_up_updates` as a variational autoencoder whose encoder is the backbone and whose
+        decoder the generator (Larsen et al. 2016 join the two), which then draws all kinds there are, blurred; of
+        pictures as different as those of several games it settles on one else.
         """
         self.latent_size, self.normalized, self.judge = latent_size, normalized, judge
         self.warm_up_updates = warm_up_updates
 
     def make_head(self, backbone: Backbone, size: tuple[int, int], kind: str, dropout: float) -> nn.Module:  # noqa: ARG002
-        """Return a fresh head; normalise the backbone if that is wanted.
+        """Return a fresh head, `dcgan` or `vae-gan`; normalise the backbone if that is wanted.
 
         Raises:
             ValueError: the judge looks at images of another size or number of channels.
@@ -152,7 +156,7 @@ class GAN:
                     f"the judge looks at images of channels, height and width {given}, these are {wanted}: train it on "
                     "the same --data, with the same --image-size"
                 )
-        head = GANHead(backbone, size, self.latent_size)
+        head = GANHead(backbone, size, self.latent_size, warms_up=kind == "vae-gan")
         if self.judge.network is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
@@ -176,12 +180,14 @@ class GAN:
         In the warm-up, the autoencoder's.
         """
         head = _head_of(network)
-        warming_up = int(head.average.n_averaged) < self.warm_up_updates
+        warming_up = head.encode is not None and int(head.average.n_averaged) < self.warm_up_updates
         if network.training:
             head.average.update_parameters(head.generator)  # with what the update before made of it
         if warming_up:
             return self._coding_loss(network, unit_scale(images, torch.float32))
-        drawn = torch.sigmoid(head.generator(self.latents(len(images)).to(images.device)).float())
+        with torch.no_grad():  # or all kinds soon become one
+            kinds = head.kinds(self.latents(len(images)).to(images.device))
+        drawn = torch.sigmoid(head.generator(kinds).float())
         seen = network(torch.cat([unit_scale(images, drawn.dtype), drawn.detach()]))
         held = {name: weight.detach() for name, weight in network.named_parameters()}
         fooled = functional_call(network, held, (drawn,))
@@ -194,9 +200,10 @@ class GAN:
         gradients are as large as the game's, or those would make the optimizer leap after the warm-up.
         """
         head = _head_of(network)
+        assert head.encode is not None
         mean, log_variance = head.encode(network.see(images)[-1].flatten(1)).float().chunk(2, dim=1)
         codes = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-        error = (torch.sigmoid(head.generator(codes).float()) - images) ** 2
+        error = (torch.sigmoid(head.generator(head.kinds(codes)).float()) - images) ** 2
         return (error.flatten(1).sum(dim=1) + divergence_from_standard_normal(mean, log_variance)).mean()
 
     def guess_loss(self, batch_size: int) -> None:

@@ -194,7 +194,7 @@ HEADS = {
     "captioning": ("attention", "gru", "lstm"),
     "autoencoding": ("plain", "variational"),
     "contrast": ("st-dim",),
-    "gan": ("dcgan",),
+    "gan": ("dcgan", "vae-gan"),
 }
 """Kinds of head of each task, the usual one first."""
 
@@ -251,9 +251,11 @@ class PerceptionConfig:
         "variational",
         "st-dim",
         "dcgan",
+        "vae-gan",
     ] = "auto"
     """Classification: `mlp`, or `linear`, a probe, which a frozen backbone gets. Segmentation: `skips` or `decoder`.
-    Captioning: `attention`, `gru` or `lstm`. Autoencoding: `plain` or `variational`."""
+    Captioning: `attention`, `gru` or `lstm`. Autoencoding: `plain` or `variational`. Gan: `dcgan`, or `vae-gan`, for
+    pictures of several kinds."""
     tracked: TrackingConfig = field(default_factory=TrackingConfig)
     total_updates: int = 5_000
     """Where the run ends."""
@@ -281,7 +283,8 @@ class PerceptionConfig:
     """Of gan: the checkpoint of a classification, in whose features distances are taken and whose classes are counted
     in what is drawn; features of random weights, and no classes, when not given."""
     warm_up_updates: int = 1_000
-    """Of gan: updates at the start in which it learns, as a variational autoencoder, to draw all kinds there are."""
+    """Of a vae-gan: updates at the start in which it learns, as a variational autoencoder, to draw all kinds there
+    are."""
     spectral_norm: bool = True
     """Of gan: keep each layer of the discriminator, unless it is frozen, from stretching (Miyato et al. 2018)."""
     augmentation: Literal["auto", "none", "affine"] = "auto"
@@ -342,7 +345,7 @@ class PerceptionConfig:
                 "latent_size must be at least 1, motion_weight 0 (off) or above",
             ),
             (
-                self.task != "gan" or 0 <= self.warm_up_updates < self.total_updates,
+                self.head != "vae-gan" or 0 <= self.warm_up_updates < self.total_updates,
                 f"warm_up_updates {self.warm_up_updates} must be at least 0, and fewer than total_updates",
             ),
             (self.beam_width >= 1, f"beam_width {self.beam_width} must be at least 1"),

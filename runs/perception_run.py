@@ -212,7 +212,7 @@ class PerceptionRun:
         picture = self.folder / "pictures" / f"{self.updates}.png"
         self._draw("validation", answers, picture)
         self._tracker.log_file("validation_picture", picture, self.updates)
-        warms_up = self.config.task == "gan" and self.updates <= self.config.warm_up_updates
+        warms_up = self.config.head == "vae-gan" and self.updates <= self.config.warm_up_updates
         if score > self._best and not warms_up:
             self._best = score
             about = self._about() | {"validation": measured}

@@ -26,8 +26,8 @@ def made(
     torch.manual_seed(0)
     backbone = BACKBONES[name](1)  # type: ignore[call-arg]
     draw_weights(backbone)
-    task = GAN(8, normalized, warm_up, Judge(None, [], None))
-    return task, PerceptionNetwork(backbone, task.make_head(backbone, (36, 36), "dcgan", 0.0), frozen=frozen)
+    task, head = GAN(8, normalized, warm_up, Judge(None, [], None)), "vae-gan" if warm_up else "dcgan"
+    return task, PerceptionNetwork(backbone, task.make_head(backbone, (36, 36), head, 0.0), frozen=frozen)
 
 
 IMAGES = torch.randint(0, 255, (6, 1, 36, 36), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -82,7 +82,8 @@ def test_the_warm_up_is_a_variational_autoencoder_and_ends() -> None:
     with torch.no_grad():
         mean, log_variance = head.encode(network.backbone(images)[-1].flatten(1)).chunk(2, dim=1)  # type: ignore[operator]
         torch.manual_seed(1)
-        drawn = torch.sigmoid(head.generator(mean + (log_variance / 2).exp() * torch.randn(6, 8)))  # type: ignore[operator]
+        codes = mean + (log_variance / 2).exp() * torch.randn(6, 8)
+        drawn = torch.sigmoid(head.generator(head.kinds(codes)))  # type: ignore[operator]
         nats = 0.0
         for i in range(6):
             nats += float(((drawn[i] - images[i]) ** 2).sum()) / (2 * 0.5)
@@ -94,7 +95,7 @@ def test_the_warm_up_is_a_variational_autoencoder_and_ends() -> None:
         network.zero_grad()
         task.loss(network, IMAGES, IMAGES).backward()
         moved.append({name for name, weight in network.named_parameters() if weight.grad is not None})
-    assert moved[0] - moved[1] == {"head.encode.weight", "head.encode.bias"}
+    assert {name.split(".")[1] for name in moved[0] - moved[1]} == {"encode", "kinds"}
     assert moved[1] - moved[0] == {"head.real.weight", "head.real.bias"}
     assert any(name.startswith("backbone") for name in moved[0])
 
@@ -183,11 +184,11 @@ def test_every_backbone_judges_and_measures(name: str) -> None:
 def test_the_average_follows_the_generator() -> None:
     task, network = made()
     head = network.head
-    before = head.average.module[-1].decode.weight.clone()  # type: ignore[union-attr]
+    before = head.average.module.decode.weight.clone()  # type: ignore[union-attr]
     task.loss(network, IMAGES, IMAGES)
     with torch.no_grad():
-        head.generator[-1].decode.weight.add_(1.0)  # type: ignore[union-attr]
+        head.generator.decode.weight.add_(1.0)  # type: ignore[union-attr]
     task.loss(network, IMAGES, IMAGES)
-    torch.testing.assert_close(head.average.module[-1].decode.weight, before + 9 / 11)  # type: ignore[union-attr]
+    torch.testing.assert_close(head.average.module.decode.weight, before + 9 / 11)  # type: ignore[union-attr]
     task.loss(network.eval(), IMAGES, IMAGES)
-    torch.testing.assert_close(head.average.module[-1].decode.weight, before + 9 / 11)  # type: ignore[union-attr]
+    torch.testing.assert_close(head.average.module.decode.weight, before + 9 / 11)  # type: ignore[union-attr]
