@@ -10,10 +10,11 @@ from agents.auxiliary import Auxiliary
 from agents.updates import PreparedBatch
 from perception.backbones import Backbone
 from perception.networks import PerceptionNetwork
-from runs.config import FROM_REPLAY, PerceptionConfig, TrainConfig
+from runs.config import FROM_REPLAY, TrainConfig
 from runs.datasets import open_dataset
 from runs.frames import read_card
 from runs.perception_checkpoints import make_backbone, make_network, make_task, write_network
+from runs.perception_config import PerceptionConfig
 from runs.perception_run import measure_split
 
 

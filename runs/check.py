@@ -16,7 +16,8 @@ from agents.updates import PreparedBatch
 from perception.diagnostics import Check, check_gradients, check_initial_loss, check_inputs, check_overfitting
 from runs import dqn_run, perception_run
 from runs.commands import refusing_bad_input
-from runs.config import PerceptionConfig, TrainConfig
+from runs.config import TrainConfig
+from runs.perception_config import PerceptionConfig
 
 FAILED = 1
 SAMPLES, FEW = 64, 8

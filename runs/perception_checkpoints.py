@@ -33,7 +33,8 @@ from runs.checkpoints import (
     save_json,
     save_tensors,
 )
-from runs.config import HEADS, PerceptionConfig, perception_config, to_json
+from runs.config import to_json
+from runs.perception_config import HEADS, PerceptionConfig, perception_config
 
 FORMAT = "saccade-perception-1"
 

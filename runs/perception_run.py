@@ -29,7 +29,7 @@ from runs.checkpoints import (
     save_tensors,
 )
 from runs.commands import StopSignal
-from runs.config import ADAM, ADAM_USUAL, PerceptionConfig, PerceptionResumeArgs, perception_config, to_json
+from runs.config import to_json
 from runs.datasets import Dataset, open_dataset
 from runs.folders import RunFolder
 from runs.perception_checkpoints import (
@@ -40,6 +40,7 @@ from runs.perception_checkpoints import (
     smallest_image,
     write_network,
 )
+from runs.perception_config import ADAM, ADAM_USUAL, PerceptionConfig, PerceptionResumeArgs, perception_config
 from runs.progress import ProgressDisplay
 from runs.tracking import PERCEPTION_METRICS, Tracker
 

@@ -16,8 +16,9 @@ import tyro
 from agents.config import DQNConfig
 from runs import jobs
 from runs.commands import DIVERGED, INTERRUPTED, refusing_bad_input
-from runs.config import PerceptionConfig, TrainConfig
+from runs.config import TrainConfig
 from runs.folders import RunFolder
+from runs.perception_config import PerceptionConfig
 from runs.presets import PRESETS
 
 RANGES = {

@@ -17,7 +17,8 @@ from typing import Any
 from perception.diagnostics import Layer
 from runs import machine
 from runs.checkpoints import replace_text
-from runs.config import PerceptionConfig, SB3Config, TrainConfig, to_json
+from runs.config import SB3Config, TrainConfig, to_json
+from runs.perception_config import PerceptionConfig
 
 # Losing the tracker must not lose the run, or hold it up: W&B's own waits are minutes.
 WAIT_SECONDS = 20

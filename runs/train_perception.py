@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from runs.commands import DIVERGED, refusing_bad_input
-from runs.config import PerceptionConfig, PerceptionResumeArgs
+from runs.perception_config import PerceptionConfig, PerceptionResumeArgs
 
 if TYPE_CHECKING:
     from runs.perception_run import PerceptionRun

@@ -13,8 +13,8 @@ import tyro
 
 from runs import jobs
 from runs.commands import refusing_bad_input, run_command
-from runs.config import HEADS
 from runs.curves import read_curve
+from runs.perception_config import HEADS
 
 TARGETS = {"probe": "F1 of a linear probe", "segmentation": "mIoU", "dqn": "score"}
 NONE, RANDOM = "none", "random-frozen"

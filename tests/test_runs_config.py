@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from runs.config import PerceptionConfig, TrackingConfig, TrainConfig, from_json, perception_config, to_json
+from runs.config import TrackingConfig, TrainConfig, from_json, to_json
+from runs.perception_config import PerceptionConfig, perception_config
 from runs.presets import PRESETS
 
 

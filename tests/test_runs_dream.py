@@ -19,12 +19,13 @@ from perception.config import Ascent
 from perception.dreams import first_filters
 from runs import dream, state_map, train_dqn
 from runs.agent_checkpoints import load_agent, write_weights
-from runs.config import PerceptionConfig, SB3Config, TrackingConfig, TrainConfig
+from runs.config import SB3Config, TrackingConfig, TrainConfig
 from runs.dream import DreamArgs
 from runs.dream_sheet import COLUMNS
 from runs.evaluate import load_player
 from runs.insight import load_subject
 from runs.perception_checkpoints import load_perception
+from runs.perception_config import PerceptionConfig
 from runs.perception_run import new_run
 from runs.playing import play_episode
 from runs.sb3_checkpoints import write_sb3

@@ -23,9 +23,10 @@ from perception.captioning import decode
 from perception.gan import GAN, GANHead
 from runs import evaluate, train_dqn, train_perception
 from runs.checkpoints import fold_spectral_norm, load_backbone_weights, load_tensors
-from runs.config import PerceptionConfig, TrackingConfig
+from runs.config import TrackingConfig
 from runs.datasets import UNSEEN, DatasetError, open_dataset
 from runs.evaluate import EvaluateArgs
+from runs.perception_config import PerceptionConfig
 from runs.perception_run import new_run
 
 RECORD = "runs.record_frames --games breakout,qbert --steps 1600 --seed 1".split()

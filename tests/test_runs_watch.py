@@ -24,10 +24,11 @@ from envs.config import EnvConfig
 from perception.captioning import SPECIAL
 from runs.agent_checkpoints import load_agent, write_weights
 from runs.checkpoints import CheckpointError
-from runs.config import PerceptionConfig, TrainConfig
+from runs.config import TrainConfig
 from runs.eyes import Eye, open_eyes
 from runs.moments import Moment, best_episode, first_episodes, follow, one_episode, play
 from runs.perception_checkpoints import make_backbone, make_network, make_task, write_network
+from runs.perception_config import PerceptionConfig
 from runs.pictures import ACCENT
 from runs.viewer import load_rerun, overlay, saliency, tiles
 from runs.viewer_server import ViewerServer
