@@ -1,9 +1,12 @@
 """Runs the program's commands as a person does, and short runs of it for tests to look at."""
 
 import csv
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -36,9 +39,34 @@ def run(*args: str, expect: int = 0, timeout: float = 300) -> str:
     return output
 
 
+WARM = multiprocessing.get_context("forkserver")
+WARM.set_forkserver_preload(["ale_py", "cv2", "gymnasium", "scipy.stats", "stable_baselines3", "torch", "tyro"])
+
+
+def _be(args: tuple[str, ...], variables: dict[str, str], printed: str) -> None:
+    """Be `python -m ARGS` in a process that has the libraries already, with its output in a file."""
+    with Path(printed).open("w") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.argv = list(args)
+    runpy.run_module(args[0], run_name="__main__", alter_sys=True)
+
+
 def refused(*args: str, expect: int = 2) -> str:
-    """Run a command that must end with one line that starts with `error:`; return that line."""
-    lines = [line for line in run(*args, expect=expect).splitlines() if line.strip()]
+    """Run a command that must end with one line that starts with `error:`; return that line.
+
+    There are many, and most of their time would go into importing torch: they are forked off a process that has it.
+    """
+    with tempfile.NamedTemporaryFile("r") as file:
+        process = WARM.Process(target=_be, args=(args, environment(), file.name))
+        process.start()
+        process.join(300)
+        printed = file.read()
+    assert process.exitcode == expect, f"exit code {process.exitcode}, expected {expect}:\n{printed}"
+    lines = [line for line in printed.splitlines() if line.strip()]
     assert len(lines) == 1 and lines[0].startswith("error: "), lines
     return lines[0]
 
