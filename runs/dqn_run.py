@@ -37,7 +37,7 @@ from runs.evaluate import describe, evaluate
 from runs.folders import RunFolder
 from runs.progress import ProgressDisplay
 from runs.tracking import DQN_METRICS, Tracker
-from runs.watch import record_video
+from runs.videos import record_video
 
 HELD_OUT_STATES, STACK = 256, 4
 DIAGNOSED_STATES = 64

@@ -33,7 +33,8 @@ from runs.evaluate import Player
 from runs.eyes import Eye, Seen
 from runs.moments import Moment
 from runs.pictures import ACCENT, FAINT, INK
-from runs.watch import STEPS_PER_SECOND, Saliency
+from runs.videos import STEPS_PER_SECOND
+from runs.watch import Saliency
 
 TRACES = {"value": (255, 176, 59), "reward": (110, 200, 120), "score": (120, 170, 255)}
 BAR_LENGTH, NAME_LENGTH, LABEL_LIES_LOW = 8.0, 5.0, 0.35  # in bars' distances; a label stands below its point

@@ -10,25 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 import tyro
 
 from agents.config import require
 from envs.config import EnvConfig, Protocol
 from runs.commands import WRONG_INPUT, StopSignal, refusing_bad_input, run_command
 from runs.evaluate import check_play, load_player
+from runs.videos import STEPS_PER_SECOND, in_window, into_video
 from runs.viewer_server import LOOPBACK
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from runs.evaluate import Player
     from runs.eyes import Eye
     from runs.moments import Moment
     from runs.viewer import Viewer
     from runs.viewer_server import ViewerServer
 
-STEPS_PER_SECOND = 15
 CLOSING_SECONDS, SLOW_SECONDS = 2.0, 2.0
 PORT, SALIENCY_EVERY_STEPS = 9090, 4
 Saliency = Literal["perturbation", "gradients"]
@@ -318,84 +315,6 @@ def end_viewer(viewer: "Viewer", server: "ViewerServer | None") -> None:
             if not viewer.is_sent(CLOSING_SECONDS):
                 server.close()
     viewer.close()
-
-
-def in_window(moments: "Iterator[Moment]") -> "Generator[Moment, None, None]":
-    """Pass moments on, shown in a window, until it is closed."""
-    try:
-        import pygame
-    except ImportError:
-        print("error: a window needs pygame: pip install 'saccade[window]', or give --video FILE.mp4", file=sys.stderr)
-        sys.exit(2)
-    from runs.pictures import HEIGHT, WIDTH
-
-    pygame.init()
-    window = pygame.display.set_mode((WIDTH, HEIGHT))
-    clock = pygame.time.Clock()
-    for moment, picture in drawn(moments):
-        pygame.display.set_caption(f"{moment.env.game} ({moment.env.protocol})")
-        if any(event.type == pygame.QUIT for event in pygame.event.get()):
-            break
-        window.blit(pygame.image.frombuffer(picture.tobytes(), (WIDTH, HEIGHT), "RGB"), (0, 0))
-        pygame.display.flip()
-        clock.tick(STEPS_PER_SECOND)
-        yield moment
-    pygame.quit()
-
-
-def into_video(moments: "Iterator[Moment]", path: Path) -> "Generator[Moment, None, None]":
-    """Pass moments on, written into an MP4."""
-    import imageio_ffmpeg
-
-    from runs.pictures import HEIGHT, WIDTH
-
-    writer = imageio_ffmpeg.write_frames(
-        str(path), (WIDTH, HEIGHT), fps=STEPS_PER_SECOND, macro_block_size=2, ffmpeg_log_level="error", quality=6
-    )
-    writer.send(None)
-    with contextlib.closing(writer):
-        for moment, picture in drawn(moments):
-            writer.send(np.ascontiguousarray(picture))
-            yield moment
-
-
-def drawn(moments: "Iterator[Moment]") -> "Iterator[tuple[Moment, NDArray[np.uint8]]]":
-    """Yield each moment with its picture, (608, 640, 3)."""
-    from runs.pictures import draw_step
-
-    values: list[float] = []
-    for moment in moments:
-        values.append(moment.value)
-        yield (
-            moment,
-            draw_step(
-                moment.screen,
-                moment.frames[-1],
-                moment.action_names,
-                moment.opinion,
-                moment.player.opinion_is,
-                moment.action,
-                values,
-                moment.score_before,
-            ),
-        )
-
-
-def record_video(agent: "Player", env: EnvConfig, path: Path, seed: int, epsilon: float, most_steps: int) -> None:
-    """Write an MP4 of the first `most_steps` steps of a game.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    from runs.moments import first_episodes, play
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")  # of which a kill leaves a part
-    partial.touch()
-    game = first_episodes(play(agent, env, seed, epsilon), 1)
-    for _ in into_video(itertools.islice(game, most_steps), partial):
-        pass
-    partial.replace(path)
 
 
 if __name__ == "__main__":
