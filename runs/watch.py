@@ -190,7 +190,6 @@ def choose_moments(args: WatchArgs) -> "tuple[Iterator[Moment], Moment]":
         ValueError: the checkpoint cannot be read.
     """
     from runs import machine
-    from runs.checkpoints import CheckpointError, find_checkpoint
     from runs.folders import in_use
     from runs.moments import first_episodes, follow, play
 
@@ -200,11 +199,7 @@ def choose_moments(args: WatchArgs) -> "tuple[Iterator[Moment], Moment]":
         return loaded
 
     if args.follow:
-        try:
-            find_checkpoint(args.checkpoint)
-        except CheckpointError:
-            if not in_use(args.checkpoint):
-                raise
+        if in_use(args.checkpoint) and not (args.checkpoint / "checkpoints" / "latest").exists():
             print(f"waiting for the first checkpoint of '{args.checkpoint}'", flush=True)
         moments = follow(args.checkpoint, load, args.seed, args.epsilon)
         if args.episodes is not None:
