@@ -25,7 +25,6 @@ from runs.checkpoints import (
     link,
     load_json,
     load_tensors,
-    read_about,
     read_config,
     save_json,
     save_tensors,
@@ -101,8 +100,7 @@ def load_config(checkpoint: Path) -> tuple[TrainConfig, dict[str, Any]]:
     Raises:
         CheckpointError: it is missing, damaged, or of another format.
     """
-    about = read_about(checkpoint, FORMAT)
-    return read_config(checkpoint, about, partial(from_json, TrainConfig)), about
+    return read_config(checkpoint, FORMAT, partial(from_json, TrainConfig))
 
 
 def load_agent(path: Path | str, device: str = "auto") -> tuple[DQN, TrainConfig]:

@@ -146,14 +146,17 @@ def newest_checkpoint(run_folder: Path) -> Path:
     return checkpoint
 
 
-def read_config(checkpoint: Path, about: dict[str, Any], parse: Callable[[dict[str, Any]], Config]) -> Config:
-    """Return a checkpoint's configuration, which `parse` makes of what `config.json` says.
+def read_config(
+    checkpoint: Path, expected: str, parse: Callable[[dict[str, Any]], Config]
+) -> tuple[Config, dict[str, Any]]:
+    """Return a checkpoint's configuration, which `parse` makes, and all that its `config.json` says.
 
     Raises:
-        CheckpointError: it is damaged, or of another version of this program.
+        CheckpointError: it is missing, damaged, not of the format `expected`, or of another version of this program.
     """
+    about = read_about(checkpoint, expected)
     try:
-        return parse(about["config"])
+        return parse(about["config"]), about
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"'{checkpoint}/config.json': {error}") from error
 

@@ -26,6 +26,11 @@ def run_command(main: Callable[[Args], int], args_type: type[Args]) -> None:
         sys.exit(INTERRUPTED)
 
 
+def resumes(argv: list[str]) -> bool:
+    """Whether a command line asks to go on with a run."""
+    return any(arg.split("=")[0] == "--resume" for arg in argv)
+
+
 class StopSignal:
     """Notes SIGINT or SIGTERM, so that a loop ends after its step; a second one ends the process at once."""
 

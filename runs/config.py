@@ -265,17 +265,23 @@ class SB3Config:
 
 
 @dataclass(frozen=True)
-class ResumeArgs:
+class ResumeRun:
     """Go on with a run where it stopped, under the same configuration and the same W&B run."""
 
     resume: Path
     """The run's folder."""
-    total_steps: int | None = None
-    """A new end."""
     device: Device | None = None
     """Another device."""
     tracking: Tracking | None = None
     """Another tracker."""
+
+
+@dataclass(frozen=True)
+class ResumeArgs(ResumeRun):
+    """Go on with a run where it stopped, under the same configuration and the same W&B run."""
+
+    total_steps: int | None = None
+    """A new end."""
 
 
 def to_json(config: Any) -> dict[str, Any]:

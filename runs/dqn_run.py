@@ -1,7 +1,6 @@
 """What a run of DQN holds, and what it does around the loop in `train_dqn.py`: counts, numbers, scores, checkpoints."""
 
 import math
-import secrets
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -23,28 +22,21 @@ from perception.diagnostics import faults as layer_faults
 from runs import machine
 from runs.agent_checkpoints import Segment, load_config, load_learner, make_agent, write_learner, write_weights
 from runs.auxiliary import AuxiliaryTask
-from runs.checkpoints import (
-    CheckpointError,
-    CheckpointWriter,
-    load_backbone_weights,
-    load_json,
-    newest_checkpoint,
-    save_json,
-)
-from runs.commands import StopSignal
-from runs.config import ResumeArgs, TrainConfig, to_json
+from runs.checkpoints import CheckpointError, load_backbone_weights, load_json, save_json
+from runs.config import ResumeArgs, TrainConfig
 from runs.evaluate import describe, evaluate
-from runs.folders import RunFolder
-from runs.progress import ProgressDisplay
-from runs.tracking import DQN_METRICS, Tracker
+from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled
+from runs.tracking import DQN_METRICS
 from runs.videos import record_video
 
 HELD_OUT_STATES, STACK = 256, 4
 DIAGNOSED_STATES = 64
 
 
-class DQNRun:
+class DQNRun(Run[TrainConfig]):
     """A run, new or resumed. `steps`, `updates` and `episodes` are what it has done so far."""
+
+    command, metrics = "runs.train_dqn", DQN_METRICS
 
     def __init__(self, config: TrainConfig, wandb_id: str, checkpoint: Path | None = None) -> None:
         """Set everything up; with `checkpoint`, as it was when that was written.
@@ -54,9 +46,7 @@ class DQNRun:
         Raises:
             ValueError: something cannot be meant, does not fit this machine, or cannot be read or written.
         """
-        assert config.out is not None
-        self.config, self.folder, self._wandb_id = config, config.out, wandb_id
-        machine.settle_thread(config.num_threads)
+        super().__init__(config, wandb_id)
         frame_shape, stack = (84, 84), STACK
         if config.device == "cpu":
             machine.check_memory(FrameReplay.bytes_needed(config.agent.replay_capacity_steps, frame_shape))
@@ -78,7 +68,6 @@ class DQNRun:
             seed=config.seed,
         )
         self.steps = self.updates = self.episodes = 0
-        self.stop_signal = StopSignal()
         self.prepared: list[PreparedBatch] = []
         self._learned: list[Tensor] = []  # the numbers of each update since the last row, named in agent.learned
         self._held_out: Tensor | None = None
@@ -88,36 +77,27 @@ class DQNRun:
         self._best_score = -math.inf
         self._last_score: float | None = None
         self._last_return: float | None = None
-        self._seconds = 0.0
-        self._lock = RunFolder(self.folder, resumed=checkpoint is not None)
-        self.display = ProgressDisplay(config.total_steps)
-        self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept, "step", self.display.say)
         self._segments: list[Segment] = []  # where the newest checkpoint has the replay
-        if checkpoint is not None:
-            self.display.say(f"reading {checkpoint} and playing the open games again, up to where they were")
-            self._load(checkpoint)
-        save_json(
-            self.folder / "config.json",
-            {"config": to_json(config), "versions": machine.versions(), "wandb_id": wandb_id},
-        )
-        self._resumed = checkpoint is not None
+        self._open(checkpoint)
         self._worker = ThreadPoolExecutor(1, "learner", machine.settle_thread, (config.num_threads,))
 
+    @property
+    def done(self) -> int:
+        """Steps so far."""
+        return self.steps
+
+    @property
+    def total(self) -> int:
+        """Steps at its end."""
+        return self.config.total_steps
+
     def begin(self) -> None:
-        """Open the trackers and say where the run lives."""
-        self.display.say(
-            f"{self.config.env.game} ({self.config.env.protocol}), {self.agent.num_actions} actions, "
-            f"{self.config.num_envs} environments, {self.config.device} {self.config.precision}, "
-            f"{'resumed at step ' + format(self.steps, ',') if self._resumed else 'new'}: {self.folder}"
+        """Open the tracker and say where the run lives."""
+        config = self.config
+        self._begin(
+            f"{config.env.game} ({config.env.protocol}), {self.agent.num_actions} actions, "
+            f"{config.num_envs} environments, {config.device} {config.precision}"
         )
-        machine.spare_the_collector()
-        self._tracker = Tracker(
-            self.folder, DQN_METRICS, self.config, self._wandb_id, self.steps if self._resumed else None
-        )
-        for message in self._tracker.messages:
-            self.display.say(message)
-        self.display.begin(self.steps)
-        self._clock = time.monotonic() - self._seconds
         self._row_began, self._row_steps, self._row_updates = time.monotonic(), self.steps, self.updates
 
     def epsilon(self) -> float:
@@ -178,14 +158,13 @@ class DQNRun:
             return False
         now = time.monotonic()
         elapsed = max(now - self._row_began, 1e-9)
-        self._seconds = now - self._clock
         steps_per_second = (self.steps - self._row_steps) / elapsed
         row: dict[str, float] = {
             "steps": self.steps,
             "frames": self.steps * 4,
             "updates": self.updates,
             "episodes": self.episodes,
-            "seconds": round(self._seconds, 2),
+            "seconds": self.seconds(),
             "epsilon": self.epsilon(),
             "learning_rate": self.agent.optimizer.param_groups[-1]["lr"],
             "replay_fill": len(self.replay) / (self.replay.rows * self.replay.num_envs),
@@ -236,7 +215,7 @@ class DQNRun:
         self._last_score = result["mean"]
         row: dict[str, float] = {
             "steps": self.steps,
-            "seconds": round(time.monotonic() - self._clock, 2),
+            "seconds": self.seconds(),
             "evaluation_score": result["mean"],
             "evaluation_score_std": result["std"],
         }
@@ -279,7 +258,6 @@ class DQNRun:
         if self._learned and not torch.stack(self._learned).isfinite().all():
             self.display.say("warning: no checkpoint, because the loss is not a finite number; the last good one stays")
             return None
-        self._seconds = time.monotonic() - self._clock
         tensors = {
             f"prepared.{i}.{name}": tensor
             for i, prepared in enumerate(self.prepared)
@@ -292,7 +270,7 @@ class DQNRun:
         state = {
             "updates": self.updates,
             "episodes": self.episodes,
-            "seconds": self._seconds,
+            "seconds": self.seconds(),
             "scores": self._scores,
             "lengths": self._lengths,
             "games": self.games.state_dict(),
@@ -311,14 +289,12 @@ class DQNRun:
 
     def finish(self, ended: str) -> None:
         """Save and score what there is, close everything, and say how to go on or where to look."""
-        resume = f"python -m runs.train_dqn --resume '{self.folder}'"
         if ended != "diverged":
             self.save()  # before the games, which take long
         if ended in ("done", "score reached"):
             self.evaluate(self.config.final_evaluation_episodes)
         if ended != "diverged":
-            more = "" if ended == "stopped" else " --total-steps N"
-            self.display.say(f"{ended} at step {self.steps:,}. To go on: {resume}{more}")
+            self.display.say(self.how_to_go_on(ended))
         self._worker.shutdown()
         self._tracker.close()
         self.games.close()
@@ -342,8 +318,8 @@ class DQNRun:
         )
 
     def _load(self, checkpoint: Path) -> None:
-        tensors, state, segments = load_learner(checkpoint, self.agent, self.replay)
-        self._checkpoints.previous, self._segments = checkpoint, segments
+        self.display.say(f"reading {checkpoint} and playing the open games again, up to where they were")
+        tensors, state, self._segments = load_learner(checkpoint, self.agent, self.replay)
         device = self.agent.device
         while (prefix := f"prepared.{len(self.prepared)}.") + "q_t" in tensors:
             self.prepared.append(PreparedBatch(*(tensors[prefix + name].to(device) for name in PreparedBatch._fields)))
@@ -367,33 +343,30 @@ def new_run(config: TrainConfig) -> DQNRun:
     Raises:
         ValueError: something about it cannot be meant or does not fit this machine.
     """
-    device = machine.choose_device(config.device)
     about = config.env.game if config.env.game == config.preset else f"{config.env.game}-{config.preset}"
-    name = config.run_name or f"{about}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    config = settled(config, about)
     agent, weights, recording = config.agent, None, config.auxiliary.data
     if agent.backbone not in BACKBONES:
         source, weights = load_backbone_weights(agent.backbone, STACK)
         agent = replace(agent, backbone=source)
-    settled = replace(
+    config = replace(
         config,
         agent=agent,
         auxiliary=replace(config.auxiliary, data=recording and str(Path(recording).absolute())),
         backbone_source=None if weights is None else config.agent.backbone,
-        run_name=name,
-        out=(config.out or Path("runs/out") / name).absolute(),
-        device=device,
-        precision=machine.choose_precision(config.precision, device),
+        precision=machine.choose_precision(config.precision, config.device),
         num_threads=machine.choose_threads(config.num_threads),
     )
-    run = DQNRun(settled, wandb_id=secrets.token_hex(4))
+    run = DQNRun(config, new_wandb_id())
     if weights is not None:
         run.agent.load_backbone(weights)
     return run
 
 
-def _was_scored(folder: Path, config: TrainConfig) -> bool:
-    """Whether a run's last evaluation is that of its end; one that was killed before it goes on with that."""
-    path = folder / "evaluation.json"
+def _was_scored(config: TrainConfig) -> bool:
+    """Whether a run's last evaluation is that of its end."""
+    assert config.out is not None
+    path = config.out / "evaluation.json"
     last = load_json(path) if path.exists() else {"steps": 0, "episodes": 0}
     return last["steps"] >= config.total_steps and last["episodes"] == config.final_evaluation_episodes
 
@@ -404,20 +377,8 @@ def resumed_run(args: ResumeArgs) -> DQNRun:
     Raises:
         ValueError: there is no checkpoint, it is damaged, the run is finished or alive, or the device is absent.
     """
-    folder = args.resume.absolute()
-    checkpoint = newest_checkpoint(folder)
-    config, about = load_config(checkpoint)
-    config = replace(
-        config,
-        out=folder,
-        total_steps=args.total_steps or config.total_steps,
-        # Who asks for more steps wants them, whatever the score.
-        stop_at_score=None if args.total_steps else config.stop_at_score,
-        device=machine.choose_device(args.device or config.device),
-        tracked=config.tracked.sent_to(args.tracking),
-    )
-    if about["steps"] >= config.total_steps and _was_scored(folder, config):
-        raise CheckpointError(
-            f"'{folder}' is at step {about['steps']:,}, its end is {config.total_steps:,}: give a larger --total-steps"
-        )
-    return DQNRun(config, about["wandb_id"], checkpoint)
+    config, wandb_id, checkpoint = resumed(args, load_config)
+    if args.total_steps:  # who asks for more steps wants them, whatever the score
+        config = replace(config, total_steps=args.total_steps, stop_at_score=None)
+    refuse_finished(checkpoint, "step", config.total_steps, _was_scored(config))
+    return DQNRun(config, wandb_id, checkpoint)

@@ -28,7 +28,6 @@ from runs.checkpoints import (
     find_checkpoint,
     load_backbone_weights,
     load_tensors,
-    read_about,
     read_config,
     save_json,
     save_tensors,
@@ -112,6 +111,15 @@ def write_network(folder: Path, network: PerceptionNetwork, config: PerceptionCo
     save_json(folder / "config.json", plain | about)
 
 
+def load_config(checkpoint: Path) -> tuple[PerceptionConfig, dict[str, Any]]:
+    """Return the run's configuration and all that `config.json` says.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of another format.
+    """
+    return read_config(checkpoint, FORMAT, perception_config)
+
+
 def load_perception(path: Path, device: str = "auto") -> tuple[PerceptionNetwork, Task, PerceptionConfig, Any]:
     """Return the network of a checkpoint or run folder, its task, its configuration and what else it says of itself.
 
@@ -119,8 +127,7 @@ def load_perception(path: Path, device: str = "auto") -> tuple[PerceptionNetwork
         ValueError: the checkpoint is missing, damaged or of another kind, or there is no such device.
     """
     checkpoint = find_checkpoint(path)
-    about = read_about(checkpoint, FORMAT)
-    config = read_config(checkpoint, about, perception_config)
+    config, about = load_config(checkpoint)
     try:
         config = replace(config, backbone=about["backbone"])
         task = make_task(config, about["names"], about["pixels"])

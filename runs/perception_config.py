@@ -8,7 +8,7 @@ from typing import Any, Literal
 import tyro
 
 from agents.config import require
-from runs.config import Device, Precision, Tracking, TrackingConfig, from_json
+from runs.config import Device, Precision, ResumeRun, TrackingConfig, from_json
 
 HEADS = {
     "classification": ("mlp", "linear"),
@@ -203,17 +203,11 @@ class PerceptionConfig:
 
 
 @dataclass(frozen=True)
-class PerceptionResumeArgs:
+class PerceptionResumeArgs(ResumeRun):
     """Go on with a perception run where it stopped, under the same configuration and the same W&B run."""
 
-    resume: Path
-    """The run's folder."""
     total_updates: int | None = None
     """A new end."""
-    device: Device | None = None
-    """Another device."""
-    tracking: Tracking | None = None
-    """Another tracker."""
 
 
 def perception_config(plain: dict[str, Any]) -> PerceptionConfig:

@@ -1,7 +1,6 @@
 """What a run of perception holds, and what it does around the loop in `train_perception.py`."""
 
 import math
-import secrets
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,32 +16,19 @@ from perception.diagnostics import faults, health, worse_than_guessing
 from perception.networks import LOWER_IS_BETTER, PerceptionNetwork, Task
 from perception.pictures import contact_sheet, first_row
 from runs import machine
-from runs.checkpoints import (
-    CheckpointError,
-    CheckpointWriter,
-    load_json,
-    load_tensors,
-    newest_checkpoint,
-    read_about,
-    read_config,
-    save_json,
-    save_tensors,
-)
-from runs.commands import StopSignal
-from runs.config import to_json
+from runs.checkpoints import load_json, load_tensors, save_json, save_tensors
 from runs.datasets import Dataset, open_dataset
-from runs.folders import RunFolder
 from runs.perception_checkpoints import (
-    FORMAT,
+    load_config,
     make_backbone,
     make_network,
     make_task,
     smallest_image,
     write_network,
 )
-from runs.perception_config import ADAM, ADAM_USUAL, PerceptionConfig, PerceptionResumeArgs, perception_config
-from runs.progress import ProgressDisplay
-from runs.tracking import PERCEPTION_METRICS, Tracker
+from runs.perception_config import ADAM, ADAM_USUAL, PerceptionConfig, PerceptionResumeArgs
+from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled
+from runs.tracking import PERCEPTION_METRICS
 
 CLIP_NORM = 1.0
 EVALUATION_BATCH = 256
@@ -50,8 +36,10 @@ PICTURES = 12  # of an evaluation
 EARLY_UPDATES = (1, 10)  # when most goes wrong: looked at before the first row is due
 
 
-class PerceptionRun:
+class PerceptionRun(Run[PerceptionConfig]):
     """A run, new or resumed. `updates` is what it has done so far."""
+
+    command, metrics, unit = "runs.train_perception", PERCEPTION_METRICS, "update"
 
     def __init__(self, config: PerceptionConfig, wandb_id: str, checkpoint: Path | None = None) -> None:
         """Set everything up; with `checkpoint`, as it was when that was written.
@@ -61,12 +49,10 @@ class PerceptionRun:
         Raises:
             ValueError: something cannot be meant, does not fit together, or cannot be read or written.
         """
-        assert config.out is not None
-        self.config, self.folder, self._wandb_id = config, config.out, wandb_id
-        machine.settle_thread(config.num_threads)
+        super().__init__(config, wandb_id)
         torch.manual_seed(config.seed)
         # A resumed run has its weights with it, wherever they came from.
-        source = config.backbone if checkpoint is None else read_about(checkpoint, FORMAT)["backbone"]
+        source = config.backbone if checkpoint is None else load_config(checkpoint)[1]["backbone"]
         size = config.image_size or max(32, smallest_image(source))
         self.data: Dataset = open_dataset(config.task, config.data, config.game, size, config.seed)
         self.backbone_name, backbone = make_backbone(source, self.data.channels)
@@ -83,39 +69,32 @@ class PerceptionRun:
         pictures = config.task == "classification" and not self.data.recorded
         self._augmented = config.augmentation == "affine" or (config.augmentation == "auto" and pictures)
         self.updates = 0
-        self.stop_signal = StopSignal()
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._batch: tuple[Tensor, Tensor]
         self._training_loss: float | None = None
         self._best = -math.inf
         self._last = ""
-        self._seconds = 0.0
-        self._lock = RunFolder(self.folder, resumed=checkpoint is not None)
-        self.display = ProgressDisplay(config.total_updates, "updates")
-        self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept, "update", self.display.say)
-        if checkpoint is not None:
-            self._load(checkpoint)
-        about = {"config": to_json(config), "versions": machine.versions(), "wandb_id": wandb_id}
-        save_json(self.folder / "config.json", about)
-        self._resumed = checkpoint is not None
+        self._open(checkpoint)
+
+    @property
+    def done(self) -> int:
+        """Updates so far."""
+        return self.updates
+
+    @property
+    def total(self) -> int:
+        """Updates at its end."""
+        return self.config.total_updates
 
     def begin(self) -> None:
-        """Open the trackers and say where the run lives."""
+        """Open the tracker and say where the run lives."""
         config, sizes = self.config, {name: len(at) for name, at in self.data.splits.items()}
-        self.display.say(
+        self._begin(
             f"{config.task} of {self.data.name}, {sizes['train']:,} images to learn from, {sizes['validation']:,} to "
             f"choose by, {sizes['test']:,} to test; {self.backbone_name}{', frozen' if config.freeze else ''}, "
-            f"{config.device} {config.precision}, "
-            f"{'resumed at update ' + format(self.updates, ',') if self._resumed else 'new'}: {self.folder}"
+            f"{config.device} {config.precision}"
         )
-        machine.spare_the_collector()
-        metrics = PERCEPTION_METRICS
-        self._tracker = Tracker(self.folder, metrics, config, self._wandb_id, self.updates if self._resumed else None)
-        for message in self._tracker.messages:
-            self.display.say(message)
-        self.display.begin(self.updates)
-        self._clock = time.monotonic() - self._seconds
         self._row_began, self._row_updates = time.monotonic(), self.updates
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
@@ -160,7 +139,6 @@ class PerceptionRun:
             )
             return False
         now = time.monotonic()
-        self._seconds = now - self._clock
         rate = (self.updates - self._row_updates) / max(now - self._row_began, 1e-9)
         train = len(self.data.splits["train"])
         size = min(self.config.batch_size, train)
@@ -168,7 +146,7 @@ class PerceptionRun:
             {
                 "updates": self.updates,
                 "epochs": round(self.updates * size / train, 3),
-                "seconds": round(self._seconds, 2),
+                "seconds": self.seconds(),
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
                 "gradient_norm": float(norms.mean()),
                 "memory_gb": round(machine.resident_memory() / 1e9, 3),
@@ -241,7 +219,6 @@ class PerceptionRun:
         if self._losses and not torch.stack(self._losses).isfinite().all():
             self.display.say("warning: no checkpoint, because the loss is not a finite number; the last good one stays")
             return None
-        self._seconds = time.monotonic() - self._clock
 
         def write(folder: Path) -> None:
             moments = self.optimizer.state_dict()["state"]
@@ -249,7 +226,7 @@ class PerceptionRun:
             tensors |= {"losses": torch.tensor(self._losses), "norms": torch.tensor(self._norms)}
             save_tensors(folder / "learner.safetensors", tensors)
             told = {"best": self._best, "last": self._last, "training_loss": self._training_loss}
-            save_json(folder / "state.json", {"seconds": self._seconds} | told)
+            save_json(folder / "state.json", {"seconds": self.seconds()} | told)
             write_network(folder, self.network, self.config, self._about())
 
         return self._checkpoints.save(self.updates, write)
@@ -301,7 +278,6 @@ class PerceptionRun:
         self.updates = int(checkpoint.name)
         self._seconds, self._best, self._last = state["seconds"], state["best"], state["last"]
         self._training_loss = state.get("training_loss")
-        self._checkpoints.previous = checkpoint
 
 
 def passes(precision: str, device: torch.device) -> torch.autocast:
@@ -353,18 +329,14 @@ def new_run(config: PerceptionConfig) -> PerceptionRun:
     Raises:
         ValueError: something about it cannot be meant.
     """
-    device = machine.choose_device(config.device)
-    name = config.run_name or f"{config.group}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    settled = replace(
+    config = settled(config, config.group)
+    config = replace(
         config,
         judge=config.judge and str(Path(config.judge).absolute()),
-        run_name=name,
-        out=(config.out or Path("runs/out") / name).absolute(),
-        device=device,
-        precision=machine.choose_precision(config.precision, device),
+        precision=machine.choose_precision(config.precision, config.device),
         num_threads=config.num_threads or machine.usable_cores(),
     )
-    return PerceptionRun(settled, wandb_id=secrets.token_hex(4))
+    return PerceptionRun(config, new_wandb_id())
 
 
 def resumed_run(args: PerceptionResumeArgs) -> PerceptionRun:
@@ -373,21 +345,9 @@ def resumed_run(args: PerceptionResumeArgs) -> PerceptionRun:
     Raises:
         ValueError: there is no checkpoint, it is damaged, the run is finished or alive, or the device is absent.
     """
-    folder = args.resume.absolute()
-    checkpoint = newest_checkpoint(folder)
-    about = read_about(checkpoint, FORMAT)
-    config = read_config(checkpoint, about, perception_config)
-    config = replace(
-        config,
-        out=folder,
-        total_updates=args.total_updates or config.total_updates,
-        device=machine.choose_device(args.device or config.device),
-        tracked=config.tracked.sent_to(args.tracking),
-    )
-    tested = load_json(folder / "test.json")["updates"] if (folder / "test.json").exists() else 0
-    if about["updates"] >= config.total_updates and tested >= config.total_updates:
-        raise CheckpointError(
-            f"'{folder}' is at update {about['updates']:,}, its end is {config.total_updates:,}: "
-            "give a larger --total-updates"
-        )
-    return PerceptionRun(config, about["wandb_id"], checkpoint)
+    config, wandb_id, checkpoint = resumed(args, load_config)
+    config = replace(config, total_updates=args.total_updates or config.total_updates)
+    told = args.resume / "test.json"
+    tested = load_json(told)["updates"] if told.exists() else 0
+    refuse_finished(checkpoint, "update", config.total_updates, tested >= config.total_updates)
+    return PerceptionRun(config, wandb_id, checkpoint)

@@ -17,7 +17,6 @@ from runs.checkpoints import (
     CheckpointError,
     find_checkpoint,
     load_tensors,
-    read_about,
     read_config,
     save_json,
     save_tensors,
@@ -39,6 +38,15 @@ def write_sb3(folder: Path, model: BaseAlgorithm, config: SB3Config, about: dict
     sync(folder / "model.zip")
 
 
+def load_config(checkpoint: Path) -> tuple[SB3Config, dict[str, Any]]:
+    """Return the run's configuration and all that `config.json` says.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of another format.
+    """
+    return read_config(checkpoint, FORMAT, partial(from_json, SB3Config))
+
+
 def load_sb3(path: Path, device: str = "auto") -> tuple[SB3Player, SB3Config]:
     """Return what SB3 trained, ready to play, and its configuration; no pickle is opened.
 
@@ -46,8 +54,7 @@ def load_sb3(path: Path, device: str = "auto") -> tuple[SB3Player, SB3Config]:
         ValueError: the checkpoint is missing, damaged or of another kind, or there is no such device.
     """
     checkpoint = find_checkpoint(path)
-    about = read_about(checkpoint, FORMAT)
-    config: SB3Config = read_config(checkpoint, about, partial(from_json, SB3Config))
+    config, about = load_config(checkpoint)
     try:
         channels, height, width = about["shape"]
         _, backbone = make_backbone(about["backbone"], channels)

@@ -1,10 +1,7 @@
 """What a run of one of SB3's algorithms holds: SB3 has the loop, we have the games, the numbers and the checkpoints."""
 
 import math
-import secrets
-import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +16,13 @@ from agents.sb3 import ALGORITHMS, SB3Player, SideBySide, extractor_kwargs, laye
 from envs.games import make_games
 from perception.diagnostics import faults
 from runs import machine
-from runs.checkpoints import (
-    CheckpointError,
-    CheckpointWriter,
-    load_json,
-    newest_checkpoint,
-    read_about,
-    read_config,
-    save_json,
-)
-from runs.commands import StopSignal
-from runs.config import ResumeArgs, SB3Config, from_json, to_json
+from runs.checkpoints import CheckpointError, load_json, save_json
+from runs.config import ResumeArgs, SB3Config
 from runs.evaluate import describe, evaluate
-from runs.folders import RunFolder
 from runs.perception_checkpoints import make_backbone
-from runs.progress import ProgressDisplay
-from runs.sb3_checkpoints import FORMAT, write_sb3
-from runs.tracking import SB3_METRICS, Tracker
+from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled
+from runs.sb3_checkpoints import load_config, write_sb3
+from runs.tracking import SB3_METRICS
 
 SB3_REPLAY_STEPS = 100_000
 TOLD = {
@@ -72,8 +59,10 @@ def settings(config: SB3Config) -> dict[str, Any]:
     }
 
 
-class SB3Run:
+class SB3Run(Run[SB3Config]):
     """A run, new or resumed."""
+
+    command, metrics = "runs.train_sb3", SB3_METRICS
 
     def __init__(self, config: SB3Config, wandb_id: str, checkpoint: Path | None = None) -> None:
         """Set everything up; with `checkpoint`, go on from there as SB3 does: the games and a DQN's replay start anew.
@@ -81,9 +70,7 @@ class SB3Run:
         Raises:
             ValueError: something cannot be meant, does not fit together, or cannot be read or written.
         """
-        assert config.out is not None
-        self.config, self.folder, self._wandb_id = config, config.out, wandb_id
-        machine.settle_thread(config.num_threads)
+        super().__init__(config, wandb_id)
         games = make_games(config.env, config.num_envs, config.seed)
         # SB3 shows its learners clipped rewards and, of Atari's classic games, lives as episodes.
         if config.algorithm == "dqn":
@@ -91,7 +78,7 @@ class SB3Run:
             machine.check_memory(needed, "runs.train_dqn keeps each frame once, and takes an eighth")
         classic = config.protocol == "classic"
         self.envs = SideBySide(games.envs, config.seed, cut_at_lost_life=classic, clip_rewards=True)
-        source = config.backbone if checkpoint is None else read_about(checkpoint, FORMAT)["backbone"]
+        source = config.backbone if checkpoint is None else load_config(checkpoint)[1]["backbone"]
         self.backbone_name, backbone = make_backbone(source, games.frames.shape[1])
         algorithm = ALGORITHMS[config.algorithm]
         self.model: BaseAlgorithm
@@ -108,19 +95,23 @@ class SB3Run:
             self.envs.seed(config.seed + self.steps)  # other games than those that the run began with
             if isinstance(self.model, DQN):  # its replay is empty again
                 self.model.learning_starts += self.steps
-        self.stop_signal = StopSignal()
         self.diverged = False
-        self._episodes, self._seconds, self._words = 0, 0.0, ""
-        self._lock = RunFolder(self.folder, resumed=checkpoint is not None)
-        self.display = ProgressDisplay(config.total_steps)
-        self._checkpoints = CheckpointWriter(self.folder, config.checkpoints_kept, "step", self.display.say)
-        if checkpoint is not None:
-            state = read_about(checkpoint, FORMAT)
-            self._episodes, self._seconds = state["episodes"], state["seconds"]
-            self._checkpoints.previous = checkpoint
-        about = {"config": to_json(config), "versions": machine.versions(), "wandb_id": wandb_id}
-        save_json(self.folder / "config.json", about)
-        self._resumed = checkpoint is not None
+        self._episodes, self._words = 0, ""
+        self._open(checkpoint)
+
+    def _load(self, checkpoint: Path) -> None:
+        state = load_config(checkpoint)[1]
+        self._episodes, self._seconds = state["episodes"], state["seconds"]
+
+    @property
+    def done(self) -> int:
+        """Steps so far."""
+        return self.steps
+
+    @property
+    def total(self) -> int:
+        """Steps at its end."""
+        return self.config.total_steps
 
     @property
     def steps(self) -> int:
@@ -130,17 +121,10 @@ class SB3Run:
     def train(self) -> str:
         """Let SB3 learn; return why it ended: `done`, `stopped` or `diverged`."""
         config = self.config
-        self.display.say(
+        self._begin(
             f"{config.algorithm} on {config.game} ({config.protocol}), {self.backbone_name}"
-            f"{', frozen' if config.freeze else ''}, {config.num_envs} environments, {config.device}, "
-            f"{'resumed at step ' + format(self.steps, ',') if self._resumed else 'new'}: {self.folder}"
+            f"{', frozen' if config.freeze else ''}, {config.num_envs} environments, {config.device}"
         )
-        resumed_at = self.steps if self._resumed else None
-        self._tracker = Tracker(self.folder, SB3_METRICS, config, self._wandb_id, resumed_at)
-        for message in self._tracker.messages:
-            self.display.say(message)
-        self.display.begin(self.steps)
-        self._clock = time.monotonic() - self._seconds
         self.model.set_logger(Logger(None, [_Rows(self)]))
         if self.steps < config.total_steps:
             try:
@@ -202,9 +186,8 @@ class SB3Run:
 
     def save(self) -> None:
         """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
-        self._seconds = time.monotonic() - self._clock
-        about = {"steps": self.steps, "episodes": self._episodes, "seconds": self._seconds, "wandb_id": self._wandb_id}
-        about["backbone"] = self.backbone_name
+        about = {"steps": self.steps, "episodes": self._episodes, "seconds": self.seconds()}
+        about |= {"wandb_id": self._wandb_id, "backbone": self.backbone_name}
         self._checkpoints.save(self.steps, lambda to: write_sb3(to, self.model, self.config, about))
 
     def finish(self, ended: str) -> None:
@@ -213,15 +196,17 @@ class SB3Run:
             self.save()
         if ended == "done":
             self.evaluate(3 * self.config.evaluation_episodes)
-        more = "" if ended == "stopped" else " --total-steps N"
-        resume = f"python -m runs.train_sb3 --resume '{self.folder}'{more}"
-        self.display.say(f"{ended} at step {self.steps:,}. To go on: {resume}")
+        self.display.say(self.how_to_go_on(ended))
         self._tracker.close()
         self.envs.close()
 
     def _row(self) -> dict[str, float]:
-        seconds = round(time.monotonic() - self._clock, 2)
-        return {"steps": self.steps, "frames": 4 * self.steps, "episodes": self._episodes, "seconds": seconds}
+        return {
+            "steps": self.steps,
+            "frames": 4 * self.steps,
+            "episodes": self._episodes,
+            "seconds": self.seconds(),
+        }
 
 
 class _Rows(KVWriter):
@@ -263,15 +248,9 @@ def new_run(config: SB3Config) -> SB3Run:
     Raises:
         ValueError: something about it cannot be meant.
     """
-    name = config.run_name or f"{config.group}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    settled = replace(
-        config,
-        run_name=name,
-        out=(config.out or Path("runs/out") / name).absolute(),
-        device=machine.choose_device(config.device),
-        num_threads=config.num_threads or machine.usable_cores(),
-    )
-    return SB3Run(settled, wandb_id=secrets.token_hex(4))
+    config = settled(config, config.group)
+    config = replace(config, num_threads=config.num_threads or machine.usable_cores())
+    return SB3Run(config, new_wandb_id())
 
 
 def resumed_run(args: ResumeArgs) -> SB3Run:
@@ -280,20 +259,9 @@ def resumed_run(args: ResumeArgs) -> SB3Run:
     Raises:
         ValueError: there is no checkpoint, it is damaged, the run is finished or alive, or the device is absent.
     """
-    folder = args.resume.absolute()
-    checkpoint = newest_checkpoint(folder)
-    about = read_about(checkpoint, FORMAT)
-    config: SB3Config = read_config(checkpoint, about, partial(from_json, SB3Config))
-    config = replace(
-        config,
-        out=folder,
-        total_steps=args.total_steps or config.total_steps,
-        device=machine.choose_device(args.device or config.device),
-        tracked=config.tracked.sent_to(args.tracking),
-    )
-    scored = load_json(folder / "evaluation.json")["steps"] if (folder / "evaluation.json").exists() else 0
-    if min(about["steps"], scored) >= config.total_steps:
-        raise CheckpointError(
-            f"'{folder}' is at step {about['steps']:,}, its end is {config.total_steps:,}: give a larger --total-steps"
-        )
-    return SB3Run(config, about["wandb_id"], checkpoint)
+    config, wandb_id, checkpoint = resumed(args, load_config)
+    config = replace(config, total_steps=args.total_steps or config.total_steps)
+    told = args.resume / "evaluation.json"
+    scored = load_json(told)["steps"] if told.exists() else 0
+    refuse_finished(checkpoint, "step", config.total_steps, scored >= config.total_steps)
+    return SB3Run(config, wandb_id, checkpoint)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from runs.commands import DIVERGED, refusing_bad_input
+from runs.commands import refusing_bad_input, resumes
 from runs.config import ResumeArgs, TrainConfig
 from runs.presets import PRESETS
 
@@ -63,7 +63,7 @@ def train(run: "DQNRun") -> str:
 def read_args(argv: list[str]) -> TrainConfig | ResumeArgs:
     """Read the command line: `--resume FOLDER`, or a preset's name and what differs from it."""
     prog = "python -m runs.train_dqn"
-    if any(arg.split("=")[0] == "--resume" for arg in argv):
+    if resumes(argv):
         return tyro.cli(ResumeArgs, args=argv, prog=prog)
     if argv and not argv[0].startswith("-") and argv[0] not in PRESETS:
         near = difflib.get_close_matches(argv[0], PRESETS, n=1)
@@ -94,9 +94,7 @@ def main(argv: list[str]) -> int:
     with run.display:
         ended = train(run)
         run.finish(ended)
-    if ended == "stopped":
-        return run.stop_signal.exit_code
-    return DIVERGED if ended == "diverged" else 0
+    return run.exit_code(ended)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from runs.commands import DIVERGED, refusing_bad_input
+from runs.commands import refusing_bad_input, resumes
 from runs.perception_config import PerceptionConfig, PerceptionResumeArgs
 
 if TYPE_CHECKING:
@@ -37,10 +37,9 @@ def train(run: "PerceptionRun") -> str:
 
 def finish(run: "PerceptionRun", ended: str) -> str:
     """Test what there is, baselines beside it, and say how to go on; return why it ended."""
-    resume = f"python -m runs.train_perception --resume '{run.folder}'"
     if ended == "stopped":
         run.save()
-        run.display.say(f"stopped at update {run.updates:,}. To go on: {resume}")
+        run.display.say(run.how_to_go_on(ended))
     if ended == "done":
         result = run.test()
         config = run.config
@@ -50,8 +49,8 @@ def finish(run: "PerceptionRun", ended: str) -> str:
         tell(run, result)
         if ended == "done":
             run.keep(result)
-        more = "" if ended == "stopped" else " --total-updates N"
-        run.display.say(f"{ended} at update {run.updates:,}: {run.folder / 'test.png'}. To go on: {resume}{more}")
+        run.display.say(f"pictures of the test split: {run.folder / 'test.png'}")
+        run.display.say(run.how_to_go_on(ended))
     run.close()
     return ended
 
@@ -96,8 +95,7 @@ def tell(run: "PerceptionRun", result: dict[str, Any]) -> None:
 def main(argv: list[str]) -> int:
     """Train; return 0 at the end of the run, 130 or 143 when a signal stopped it, 3 when the loss diverged."""
     with refusing_bad_input():
-        resumed = any(arg.split("=")[0] == "--resume" for arg in argv)
-        kind = PerceptionResumeArgs if resumed else PerceptionConfig
+        kind = PerceptionResumeArgs if resumes(argv) else PerceptionConfig
         args = tyro.cli(kind, args=argv, prog="python -m runs.train_perception", config=(tyro.conf.OmitArgPrefixes,))
     if isinstance(args, PerceptionConfig) and args.check:
         from runs.check import check
@@ -110,9 +108,7 @@ def main(argv: list[str]) -> int:
     run.stop_signal.listen()
     with run.display:
         ended = finish(run, train(run))
-    if ended == "stopped":
-        return run.stop_signal.exit_code
-    return DIVERGED if ended == "diverged" else 0
+    return run.exit_code(ended)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,14 @@ import sys
 
 import tyro
 
-from runs.commands import DIVERGED, refusing_bad_input
+from runs.commands import refusing_bad_input, resumes
 from runs.config import ResumeArgs, SB3Config
 
 
 def main(argv: list[str]) -> int:
     """Train; return 0 at the end of the run, 130 or 143 when a signal stopped it, 3 when the loss diverged."""
     with refusing_bad_input():
-        resumed = any(arg.split("=")[0] == "--resume" for arg in argv)
-        kind = ResumeArgs if resumed else SB3Config
+        kind = ResumeArgs if resumes(argv) else SB3Config
         args = tyro.cli(kind, args=argv, prog="python -m runs.train_sb3", config=(tyro.conf.OmitArgPrefixes,))
         from runs.sb3_run import new_run, resumed_run
 
@@ -21,9 +20,7 @@ def main(argv: list[str]) -> int:
     with run.display:
         ended = run.train()
         run.finish(ended)
-    if ended == "stopped":
-        return run.stop_signal.exit_code
-    return DIVERGED if ended == "diverged" else 0
+    return run.exit_code(ended)
 
 
 if __name__ == "__main__":

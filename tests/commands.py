@@ -1,5 +1,6 @@
 """Runs the program's commands as a person does, and short runs of it for tests to look at."""
 
+import atexit
 import csv
 import multiprocessing
 import os
@@ -30,15 +31,6 @@ def start(*args: str) -> "subprocess.Popen[str]":
     )
 
 
-def run(*args: str, expect: int = 0, timeout: float = 300) -> str:
-    """Run `python -m ARGS`, check the exit code, return what it printed."""
-    process = start(*args)
-    output, _ = process.communicate(timeout=timeout)
-    assert process.returncode == expect, f"exit code {process.returncode}, expected {expect}:\n{output}"
-    assert "Traceback" not in output, output
-    return output
-
-
 WARM = multiprocessing.get_context("forkserver")
 WARM.set_forkserver_preload(["ale_py", "cv2", "gymnasium", "scipy.stats", "stable_baselines3", "torch", "tyro"])
 
@@ -52,21 +44,32 @@ def _be(args: tuple[str, ...], variables: dict[str, str], printed: str) -> None:
     os.environ.clear()
     os.environ.update(variables)
     sys.argv = list(args)
-    runpy.run_module(args[0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(args[0], run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # a process of multiprocessing's leaves them out
 
 
-def refused(*args: str, expect: int = 2) -> str:
-    """Run a command that must end with one line that starts with `error:`; return that line.
+def run(*args: str, expect: int = 0, timeout: float = 300) -> str:
+    """Run `python -m ARGS` to its end, check the exit code, return what it printed.
 
-    There are many, and most of their time would go into importing torch: they are forked off a process that has it.
+    There are many, and much of their time would go into importing torch: they are forked off a process that has it.
     """
     with tempfile.NamedTemporaryFile("r") as file:
         process = WARM.Process(target=_be, args=(args, environment(), file.name))
         process.start()
-        process.join(300)
-        printed = file.read()
-    assert process.exitcode == expect, f"exit code {process.exitcode}, expected {expect}:\n{printed}"
-    lines = [line for line in printed.splitlines() if line.strip()]
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+        output = file.read()
+    assert process.exitcode == expect, f"exit code {process.exitcode}, expected {expect}:\n{output}"
+    assert "Traceback" not in output, output
+    return output
+
+
+def refused(*args: str, expect: int = 2) -> str:
+    """Run a command that must end with one line that starts with `error:`; return that line."""
+    lines = [line for line in run(*args, expect=expect).splitlines() if line.strip()]
     assert len(lines) == 1 and lines[0].startswith("error: "), lines
     return lines[0]
 

@@ -1,0 +1,134 @@
+"""What every run has, whatever learns in it: a folder of its own, a display, a tracker, checkpoints, an end."""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from runs import machine
+from runs.checkpoints import CheckpointError, CheckpointWriter, newest_checkpoint, save_json
+from runs.commands import DIVERGED, StopSignal
+from runs.config import ResumeRun, SB3Config, TrainConfig, to_json
+from runs.folders import RunFolder
+from runs.perception_config import PerceptionConfig
+from runs.progress import ProgressDisplay
+from runs.tracking import Tracker
+
+Config = TypeVar("Config", TrainConfig, PerceptionConfig, SB3Config)
+
+
+class Run(Generic[Config]):
+    """A run, new or resumed. One kind of run sets up what learns, then opens the folder; `done` counts what it did."""
+
+    command: ClassVar[str]
+    """The module that trains, and goes on."""
+    metrics: ClassVar[dict[str, str]]
+    """What it tracks, and what each means; the first is what it counts by."""
+    unit: ClassVar[str] = "step"
+
+    def __init__(self, config: Config, wandb_id: str) -> None:
+        """Take a configuration whose `out`, `device`, `precision` and `num_threads` are settled."""
+        assert config.out is not None
+        self.config, self.folder, self._wandb_id = config, config.out, wandb_id
+        self.stop_signal = StopSignal()
+        self._seconds = 0.0
+        machine.settle_thread(config.num_threads)
+
+    @property
+    def done(self) -> int:
+        """Units so far."""
+        raise NotImplementedError
+
+    @property
+    def total(self) -> int:
+        """Units at its end."""
+        raise NotImplementedError
+
+    def _load(self, checkpoint: Path) -> None:
+        """Become what the run was when that was written."""
+        raise NotImplementedError
+
+    def _open(self, checkpoint: Path | None) -> None:
+        """Take the folder, which is made here and not sooner, so that a run that is refused leaves none.
+
+        Raises:
+            ValueError: it has other contents or another holder, or the checkpoint is damaged or does not fit.
+        """
+        self._resumed = checkpoint is not None
+        self._lock = RunFolder(self.folder, resumed=self._resumed)
+        self.display = ProgressDisplay(self.total, f"{self.unit}s")
+        self._checkpoints = CheckpointWriter(self.folder, self.config.checkpoints_kept, self.unit, self.display.say)
+        if checkpoint is not None:
+            self._checkpoints.previous = checkpoint
+            self._load(checkpoint)
+        about = {"config": to_json(self.config), "versions": machine.versions(), "wandb_id": self._wandb_id}
+        save_json(self.folder / "config.json", about)
+
+    def _begin(self, words: str) -> None:
+        """Open the tracker, and say in `words` what learns what, and where the run lives."""
+        state = f"resumed at {self.unit} {self.done:,}" if self._resumed else "new"
+        self.display.say(f"{words}, {state}: {self.folder}")
+        machine.spare_the_collector()
+        resumed_at = self.done if self._resumed else None
+        self._tracker = Tracker(self.folder, self.metrics, self.config, self._wandb_id, resumed_at)
+        for message in self._tracker.messages:
+            self.display.say(message)
+        self.display.begin(self.done)
+        self._clock = time.monotonic() - self._seconds
+
+    def seconds(self) -> float:
+        """Return how long it has run, earlier parts of it included."""
+        return round(time.monotonic() - self._clock, 2)
+
+    def how_to_go_on(self, ended: str) -> str:
+        """Return why and where it ended, and the command that goes on."""
+        more = "" if ended == "stopped" else f" --total-{self.unit}s N"
+        resume = f"python -m {self.command} --resume '{self.folder}'{more}"
+        return f"{ended} at {self.unit} {self.done:,}. To go on: {resume}"
+
+    def exit_code(self, ended: str) -> int:
+        """Return what its process returns: 0 at the end, 130 or 143 after a signal, 3 when the loss diverged."""
+        if ended == "stopped":
+            return self.stop_signal.exit_code
+        return DIVERGED if ended == "diverged" else 0
+
+
+def settled(config: Config, about: str) -> Config:
+    """Return a new run's configuration with its device, its name, which begins with `about`, and its folder.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    name = config.run_name or f"{about}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    out = (config.out or Path("runs/out") / name).absolute()
+    return replace(config, run_name=name, out=out, device=machine.choose_device(config.device))
+
+
+def new_wandb_id() -> str:
+    """Return a name for W&B's run, which a resumed run keeps."""
+    return secrets.token_hex(4)
+
+
+def refuse_finished(checkpoint: Path, unit: str, total: int, scored: bool) -> None:
+    """Raise CheckpointError where a run is at its end; one that was killed before it was scored goes on with that."""
+    if scored and int(checkpoint.name) >= total:
+        raise CheckpointError(
+            f"'{checkpoint.parent.parent}' is at {unit} {int(checkpoint.name):,}, its end is {total:,}: "
+            f"give a larger --total-{unit}s"
+        )
+
+
+def resumed(args: ResumeRun, read: Callable[[Path], tuple[Config, dict[str, Any]]]) -> tuple[Config, str, Path]:
+    """Return the configuration, W&B's run and the newest checkpoint of the run in a folder; `read` reads the former.
+
+    Raises:
+        ValueError: there is no checkpoint, it is damaged, or there is no such device.
+    """
+    folder = args.resume.absolute()
+    checkpoint = newest_checkpoint(folder)
+    config, about = read(checkpoint)
+    device = machine.choose_device(args.device or config.device)
+    tracked = config.tracked.sent_to(args.tracking)
+    return replace(config, out=folder, device=device, tracked=tracked), about["wandb_id"], checkpoint
