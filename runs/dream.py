@@ -170,7 +170,7 @@ def _dreamt_on(subject: "Subject", picture: str) -> "Tensor":
     import torch
     from PIL import Image, ImageOps
 
-    from runs.datasets import read_picture
+    from runs.picture_sets import read_picture
 
     if picture.isdecimal() and not Path(picture).exists():
         if int(picture) >= len(subject.images):

@@ -13,12 +13,13 @@ from agents.dqn import DQN
 from agents.sb3 import SB3Player
 from perception.backbones import Backbone
 from perception.classification import Classification
+from perception.datasets import DatasetError
 from perception.gan import GAN
 from perception.networks import PerceptionNetwork, Task
 from perception.segmentation import Segmentation
 from runs import machine
 from runs.checkpoints import format_of
-from runs.datasets import DatasetError, open_dataset
+from runs.datasets import open_dataset
 from runs.evaluate import load_player
 from runs.perception_checkpoints import load_perception, make_backbone
 from runs.playing import play_episode, play_randomly

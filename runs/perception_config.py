@@ -170,6 +170,10 @@ class PerceptionConfig:
                 self.head != "vae-gan" or 0 <= self.warm_up_updates < self.total_updates,
                 f"warm_up_updates {self.warm_up_updates} must be at least 0, and fewer than total_updates",
             ),
+            (
+                self.head == "vae-gan" or self.warm_up_updates == defaults["warm_up_updates"],
+                "warm_up_updates are a vae-gan's: give --head vae-gan",
+            ),
             (self.beam_width >= 1, f"beam_width {self.beam_width} must be at least 1"),
             (
                 self.learning_rate is None or self.learning_rate > 0,

@@ -12,12 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from agents.schedules import warm_cosine
+from perception.datasets import Dataset
 from perception.diagnostics import faults, health, worse_than_guessing
 from perception.networks import LOWER_IS_BETTER, PerceptionNetwork, Task
 from perception.pictures import contact_sheet, first_row
 from runs import machine
 from runs.checkpoints import load_json, load_tensors, save_json, save_tensors
-from runs.datasets import Dataset, open_dataset
+from runs.datasets import open_dataset
 from runs.perception_checkpoints import (
     load_config,
     make_backbone,

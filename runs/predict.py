@@ -88,7 +88,7 @@ def main(args: PredictArgs) -> int:
 
 def _read(files: tuple[Path, ...], about: dict[str, Any]) -> "Iterator[tuple[str, NDArray[np.uint8]]]":
     """Yield pictures as the network was trained on them; one that looks at stacks sees a still grey picture."""
-    from runs.datasets import read_picture
+    from runs.picture_sets import read_picture
 
     for file in files:
         grey = about["channels"] != 3

@@ -14,7 +14,7 @@ from runs.config import ResumeRun, SB3Config, TrainConfig, to_json
 from runs.folders import RunFolder
 from runs.perception_config import PerceptionConfig
 from runs.progress import ProgressDisplay
-from runs.tracking import Tracker
+from runs.tracking import Tracker, need_tracker
 
 Config = TypeVar("Config", TrainConfig, PerceptionConfig, SB3Config)
 
@@ -29,8 +29,13 @@ class Run(Generic[Config]):
     unit: ClassVar[str] = "step"
 
     def __init__(self, config: Config, wandb_id: str) -> None:
-        """Take a configuration whose `out`, `device`, `precision` and `num_threads` are settled."""
+        """Take a configuration whose `out`, `device`, `precision` and `num_threads` are settled.
+
+        Raises:
+            ValueError: the tracker is not installed.
+        """
         assert config.out is not None
+        need_tracker(config.tracked.tracking)
         self.config, self.folder, self._wandb_id = config, config.out, wandb_id
         self.stop_signal = StopSignal()
         self._seconds = 0.0

@@ -5,7 +5,7 @@ The names of all metrics are here, once. In brackets what SB3 and CleanRL call t
 
 import csv
 import dataclasses
-import importlib
+import importlib.util
 import io
 import math
 import os
@@ -17,7 +17,7 @@ from typing import Any
 from perception.diagnostics import Layer
 from runs import machine
 from runs.checkpoints import replace_text
-from runs.config import SB3Config, TrainConfig, to_json
+from runs.config import SB3Config, Tracking, TrainConfig, to_json
 from runs.perception_config import PerceptionConfig
 
 # Losing the tracker must not lose the run, or hold it up: W&B's own waits are minutes.
@@ -282,9 +282,12 @@ def _start_wandb(folder: Path, about: dict[str, Any], messages: list[str]) -> An
     return run
 
 
+def need_tracker(tracking: Tracking) -> None:
+    """Raise ValueError where the tracker is not installed; ask before there is a folder."""
+    if tracking == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+        raise ValueError("TensorBoard is not installed: pip install 'saccade[tensorboard]'")
+
+
 def _start_tensorboard(folder: Path, resumed_at: int | None) -> Any:
-    try:
-        tensorboard = importlib.import_module("torch.utils.tensorboard")
-    except ImportError as error:
-        raise ValueError("TensorBoard is not installed: pip install 'saccade[tensorboard]'") from error
+    tensorboard = importlib.import_module("torch.utils.tensorboard")
     return tensorboard.SummaryWriter(str(folder), purge_step=resumed_at)

@@ -129,21 +129,19 @@ def main(args: WatchArgs) -> int:
                 print(f"viewer: {server.page_url or 'its window opens'}", flush=True)
             if args.viewer or args.record is not None:
                 viewer = open_viewer(args, first, eyes, server)
-                opened.callback(end_viewer, viewer, server)  # before the server, however this ends
-        if args.best:
-            moments = choose_best(args, first)
-        stop.listen()
-        if viewer is not None:
-            shown = in_viewer(moments, viewer, server, stop)
-        else:
-            shown = in_window(moments) if args.video is None else into_video(moments, args.video)
-        try:
+        with contextlib.ExitStack() as showing:
+            if viewer is not None:
+                showing.callback(end_viewer, viewer, server)
+            if args.best:
+                moments = choose_best(args, first)
+            stop.listen()
+            if viewer is not None:
+                shown = in_viewer(moments, viewer, server, stop)
+            else:
+                shown = in_window(moments) if args.video is None else into_video(moments, args.video)
+            showing.callback(shown.close)
             with refusing_checkpoints():
                 print_scores(shown, stop, named=args.follow)
-        finally:
-            shown.close()
-            if viewer is not None:
-                end_viewer(viewer, server)
         for path in filter(None, (args.video, args.record)):
             print(f"{'video' if path == args.video else 'recording'}: {path}")
         if stop.number:

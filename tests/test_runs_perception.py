@@ -20,11 +20,13 @@ from safetensors.torch import load_file
 
 from perception.backbones import BACKBONES
 from perception.captioning import decode
+from perception.classification import UNSEEN
+from perception.datasets import DatasetError
 from perception.gan import GAN, GANHead
 from runs import evaluate, train_dqn, train_perception
 from runs.checkpoints import fold_spectral_norm, load_backbone_weights, load_tensors
 from runs.config import TrackingConfig
-from runs.datasets import UNSEEN, DatasetError, open_dataset
+from runs.datasets import open_dataset
 from runs.evaluate import EvaluateArgs
 from runs.perception_config import PerceptionConfig
 from runs.perception_run import new_run

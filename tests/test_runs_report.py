@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from commands import TINY, refused, run
 from PIL import Image
+from test_runs_statistics import percentile
 
 from agents.config import DQNConfig
 from envs.config import EnvConfig
@@ -129,13 +129,6 @@ class Cells(HTMLParser):
 
 
 # The slow twin: plain loops over the files.
-
-
-def percentile(values: list[float], share: float) -> float:
-    values, place = sorted(values), share * (len(values) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(values) - 1)
-    return values[below] + (place - below) * (values[above] - values[below])
 
 
 def slow_mean(strata: list[list[float]]) -> float:

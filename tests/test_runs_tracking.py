@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from commands import ROOT, TINY, environment, metrics, run
 
+from runs import train_dqn
+
 WITH_WANDB = [option if option != "none" else "wandb" for option in TINY]
 
 
@@ -131,3 +133,14 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("epsilon")] == [
         int(r["steps"]) for r in metrics(out) if r["epsilon"]
     ]
+
+
+def test_a_tracker_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    out = tmp_path / "run"
+    with pytest.raises(SystemExit, match="2"):
+        train_dqn.main([*TINY, "--tracking", "tensorboard", "--out", str(out)])
+    assert capsys.readouterr().err == "error: TensorBoard is not installed: pip install 'saccade[tensorboard]'\n"
+    assert not out.exists()
