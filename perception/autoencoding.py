@@ -81,16 +81,16 @@ class Autoencoding:
         return AutoencoderHead(backbone, size, kind == "variational", self.latent_size)
 
     def loss(self, network: PerceptionNetwork, images: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG002
-        """Return `reconstruction_error`; variational, minus the evidence's lower bound in nats a pixel.
+        """Return minus the evidence in nats a pixel; variational, minus its lower bound.
 
-        Of a normal distribution around each pixel whose variance is the error itself, the likeliest one (Rybkin et al.
-        2021, equation 8), so that nobody has to weigh the two terms.
+        Of a normal distribution around each pixel whose variance is `reconstruction_error` itself, the likeliest one
+        (Rybkin et al. 2021, equation 8). So nobody has to weigh the bound's two terms, and the gradient does not fade
+        once the background is there: Adam, which remembers the first gradients for a thousand updates, would hardly
+        go on to what is small.
         """
         drawn, divergence = network(images)
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images
         error = reconstruction_error(drawn.float(), scaled, self.motion_weight)
-        if not network.head.variational:
-            return error
         evidence = -0.5 * (math.log(2 * math.pi) + 1 + torch.log(error.clamp(min=1e-8)))
         return divergence.mean() / drawn[0].numel() - evidence
 

@@ -62,7 +62,7 @@ def _of_perception(run: perception_run.PerceptionRun) -> list[Check]:
     checks = [check_inputs(images), check_initial_loss(first, task.guess_loss(len(images)), "knowing nothing")]
     if run.config.task == "gan":
         return [*checks, Check("overfitting", None, "two losses pull at each other")]
-    if run.config.head == "variational" or run.config.task == "contrast":
+    if run.config.task in ("autoencoding", "contrast"):
         endless = Check("overfitting", None, "this loss does not come near 0 even where all is known by heart")
         return [*checks, endless, check_gradients(network, few)]
     return [*checks, check_overfitting(network, few, run.rate), check_gradients(network, few)]

@@ -29,11 +29,12 @@ def test_divergence_against_a_hand_worked_table() -> None:
     torch.testing.assert_close(divergence_from_standard_normal(mean, log_variance), theirs)
 
 
-def test_variational_loss_is_minus_the_bound_of_the_likeliest_normal() -> None:
+@pytest.mark.parametrize("kind", ["plain", "variational"])
+def test_the_loss_is_minus_the_bound_of_the_likeliest_normal(kind: str) -> None:
     torch.manual_seed(0)
     task = Autoencoding([], 0.0, 8)
     backbone = BACKBONES["lenet"](1)  # type: ignore[call-arg]
-    network = PerceptionNetwork(backbone, task.make_head(backbone, (36, 36), "variational", 0.0)).eval()
+    network = PerceptionNetwork(backbone, task.make_head(backbone, (36, 36), kind, 0.0)).eval()
     images = torch.rand(2, 1, 36, 36)
     drawn, divergence = network(images)
     deviation = (drawn - images).square().mean().sqrt()
