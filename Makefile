@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 .PHONY: train test test-slow setup benchmark
 
-train: setup  ## make train ARGS="breakout --total-steps 1000000"
+train: setup  ## make train ARGS="classic --game breakout"
 	$(BIN)/python -m runs.train_dqn $(or $(ARGS),pong)
 
 test: setup

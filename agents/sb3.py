@@ -285,7 +285,7 @@ class _Spaces(gymnasium.Env[Any, Any]):
         self.observation_space, self.action_space = observation_space, action_space
 
 
-def as_sb3_dqn(weights: dict[str, Tensor], frame_shape: tuple[int, int], stack: int, seed: int = 0) -> SB3DQN:
+def as_sb3_dqn(weights: dict[str, Tensor], frame_shape: tuple[int, int], stack: int) -> SB3DQN:
     """Return a model of SB3's own classes, of the weights of an agent with NatureCNN, that acts as the agent does.
 
     Raises:
@@ -295,7 +295,7 @@ def as_sb3_dqn(weights: dict[str, Tensor], frame_shape: tuple[int, int], stack: 
         raise ValueError("plain SB3 plays NatureCNN without dueling only; this agent has another network")
     num_actions = len(weights["head.advantage.bias"])
     seen = Box(0, 255, (stack, *frame_shape), np.uint8)
-    model = SB3DQN("CnnPolicy", _Spaces(seen, Discrete(num_actions)), buffer_size=1, device="cpu", seed=seed)
+    model = SB3DQN("CnnPolicy", _Spaces(seen, Discrete(num_actions)), buffer_size=1, device="cpu", seed=0)
     names = {f"backbone.conv{i + 1}": f"features_extractor.cnn.{2 * i}" for i in range(3)}
     names |= {"head.advantage_hidden": "features_extractor.linear.0", "head.advantage": "q_net.0"}
     theirs = {f"{names[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": w.float() for name, w in weights.items()}

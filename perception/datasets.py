@@ -32,7 +32,7 @@ class Dataset:
     targets: Any
     """(N, outputs) int64 of classification, UNSEEN where training never shows the value; (N, H, W) uint8 masks; (N, T)
     int64 words of captions; (N, 1 to 3, H, W) pictures of autoencoding, or frames and masks; of contrast the images a
-    step later."""
+    step later; of gan (N, 1) zeros."""
     names: dict[str, list[str]]
     """Of each output the names of its values; of masks `classes` alone; of captions `words`, and a `game`."""
     recorded: bool = False

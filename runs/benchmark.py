@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runs.commands import refusing_bad_input, run_command
+from runs.commands import need_writable, refusing_bad_input, run_command
 from runs.config import Device, Precision
 
 # The work of both sides: NatureCNN, 32 samples an update, one update per 4 steps, the Adam optimizer.
@@ -288,8 +288,10 @@ def main(args: BenchmarkArgs) -> int:
         check_game(args.game)
         if args.rounds < 1 or args.steps < WARM_UP_STEPS:
             raise ValueError(f"need --rounds of at least 1 and --steps of at least {WARM_UP_STEPS}")
-        if args.json is not None and not args.json.parent.is_dir():
-            raise ValueError(f"--json {args.json}: there is no folder '{args.json.parent}'")
+        if args.num_envs < 1:
+            raise ValueError(f"--num-envs {args.num_envs} must be at least 1")
+        if args.json is not None:
+            need_writable(args.json)
     os.environ.pop("OMP_WAIT_POLICY", None)  # ours to set for our side alone
     probes = [measured_alone(sb3, args, *candidate) for candidate in SB3_CANDIDATES]
     fastest = SB3_CANDIDATES[max(range(len(probes)), key=lambda i: probes[i]["steps_per_second"])]

@@ -55,13 +55,15 @@ class StopSignal:
 
 def need_writable(path: Path) -> None:
     """Raise ValueError where a file cannot be written; ask before the work that ends in it."""
+    if not path.parent.is_dir():
+        raise ValueError(f"cannot write '{path}': there is no folder '{path.parent}'")
     there = path.exists()
     try:
         path.open("ab").close()
         if not there:
             path.unlink()
     except OSError as error:
-        raise ValueError(f"cannot write '{path}': {error.strerror}. Choose another --out") from error
+        raise ValueError(f"cannot write '{path}': {error.strerror}. Choose another place") from error
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class TrackingConfig:
     wandb_entity: str | None = None
     """W&B user or team; the default one when not given."""
     wandb_group: str | None = None
-    """W&B group; preset and game when not given."""
+    """W&B group; what runs that differ in the seed alone have in common when not given."""
     wandb_tags: tuple[str, ...] = ()
     """W&B tags."""
     wandb_checkpoints: bool = False
@@ -163,6 +163,11 @@ class TrainConfig:
             (
                 0 <= self.evaluation_epsilon <= 1,
                 f"evaluation_epsilon {self.evaluation_epsilon} must lie between 0 and 1",
+            ),
+            (
+                min(self.evaluation_video_steps, self.seed) >= 0,
+                f"evaluation_video_steps {self.evaluation_video_steps} (0 makes none) and seed {self.seed} must be "
+                "0 or above",
             ),
             (self.log_every_steps >= 1, f"log_every_steps {self.log_every_steps} must be at least 1"),
             (

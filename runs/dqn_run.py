@@ -22,10 +22,10 @@ from perception.diagnostics import faults as layer_faults
 from runs import machine
 from runs.agent_checkpoints import Segment, load_config, load_learner, make_agent, write_learner, write_weights
 from runs.auxiliary import AuxiliaryTask
-from runs.checkpoints import CheckpointError, load_backbone_weights, load_json, save_json
+from runs.checkpoints import CheckpointError, load_backbone_weights
 from runs.config import ResumeArgs, TrainConfig
 from runs.evaluate import describe, evaluate
-from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled
+from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled, was_evaluated
 from runs.tracking import DQN_METRICS
 from runs.videos import record_video
 
@@ -68,6 +68,8 @@ class DQNRun(Run[TrainConfig]):
             seed=config.seed,
         )
         self.steps = self.updates = self.episodes = 0
+        self.reached = False
+        """Whether an evaluation came to `stop_at_score`."""
         self.prepared: list[PreparedBatch] = []
         self._learned: list[Tensor] = []  # the numbers of each update since the last row, named in agent.learned
         self._held_out: Tensor | None = None
@@ -99,6 +101,9 @@ class DQNRun(Run[TrainConfig]):
             f"{config.num_envs} environments, {config.device} {config.precision}"
         )
         self._row_began, self._row_steps, self._row_updates = time.monotonic(), self.steps, self.updates
+
+    def _is_finite(self) -> bool:
+        return not self._learned or bool(torch.stack(self._learned).isfinite().all())
 
     def epsilon(self) -> float:
         """Share of random actions at this step: all while the replay warms up."""
@@ -208,8 +213,8 @@ class DQNRun(Run[TrainConfig]):
             words += f"  loss {row['loss']:.4f}"
         return words + (f"  score {self._last_score:.2f}" if self._last_score is not None else "")
 
-    def evaluate(self, episodes: int) -> bool:
-        """Score the agent; keep its weights if they are the best; return whether `stop_at_score` is reached."""
+    def evaluate(self, episodes: int, *, final: bool = False) -> None:
+        """Score the agent; keep its weights if they are the best; note whether `stop_at_score` is reached."""
         config = self.config
         result = evaluate(self.agent, config.env, episodes, config.evaluation_epsilon, config.seed)
         self._last_score = result["mean"]
@@ -226,22 +231,18 @@ class DQNRun(Run[TrainConfig]):
         self._tracker.log(row)
         self._tracker.log_episodes(result["scores"], result["lengths_steps"], self.steps)
         self.display.say(f"step {self.steps:,}: {describe(result)}")
-        save_json(self.folder / "evaluation.json", result | {"steps": self.steps})
+        self._write_evaluation(result, final=final)
         if config.evaluation_video_steps:
             self._keep_video(config.evaluation_video_steps)
         if result["mean"] > self._best_score:
             self._best_score = result["mean"]
             self._save_weights("best", {"evaluation": result})
-        return config.stop_at_score is not None and result["mean"] >= config.stop_at_score
+        self.reached |= config.stop_at_score is not None and result["mean"] >= config.stop_at_score
 
     def _keep_video(self, most_steps: int) -> None:
         """Write a video of the start of a game; warn where that fails."""
         config, video = self.config, self.folder / "videos" / f"{self.steps}.mp4"
-        try:
-            record_video(self.agent, config.env, video, config.seed, 0.0, most_steps)
-        except OSError as error:
-            self.display.say(f"warning: could not write '{video}' ({error.strerror or error}); training goes on")
-        else:
+        if self._write(video, lambda to: record_video(self.agent, config.env, to, config.seed, 0.0, most_steps)):
             self._tracker.log_file("evaluation_video", video, self.steps)
 
     def _keep_auxiliary(self, auxiliary: AuxiliaryTask, row: dict[str, float]) -> None:
@@ -255,8 +256,7 @@ class DQNRun(Run[TrainConfig]):
 
     def save(self) -> Path | None:
         """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
-        if self._learned and not torch.stack(self._learned).isfinite().all():
-            self.display.say("warning: no checkpoint, because the loss is not a finite number; the last good one stays")
+        if not self._may_be_kept():
             return None
         tensors = {
             f"prepared.{i}.{name}": tensor
@@ -273,6 +273,7 @@ class DQNRun(Run[TrainConfig]):
             "seconds": self.seconds(),
             "scores": self._scores,
             "lengths": self._lengths,
+            "reached": self.reached,
             "games": self.games.state_dict(),
         }
         written: list[list[Segment]] = []
@@ -292,7 +293,7 @@ class DQNRun(Run[TrainConfig]):
         if ended != "diverged":
             self.save()  # before the games, which take long
         if ended in ("done", "score reached"):
-            self.evaluate(self.config.final_evaluation_episodes)
+            self.evaluate(self.config.final_evaluation_episodes, final=True)
         if ended != "diverged":
             self.display.say(self.how_to_go_on(ended))
         self._worker.shutdown()
@@ -330,6 +331,7 @@ class DQNRun(Run[TrainConfig]):
         about = load_config(checkpoint)[1]
         self.steps, self.updates, self.episodes = about["steps"], state["updates"], state["episodes"]
         self._seconds, self._scores, self._lengths = state["seconds"], state["scores"], state["lengths"]
+        self.reached = state.get("reached", False) and self.config.stop_at_score is not None
         if (self.folder / "best").exists():
             self._best_score = load_config(self.folder / "best")[1]["evaluation"]["mean"]
         if "series" not in state["games"]:
@@ -363,14 +365,6 @@ def new_run(config: TrainConfig) -> DQNRun:
     return run
 
 
-def _was_scored(config: TrainConfig) -> bool:
-    """Whether a run's last evaluation is that of its end."""
-    assert config.out is not None
-    path = config.out / "evaluation.json"
-    last = load_json(path) if path.exists() else {"steps": 0, "episodes": 0}
-    return last["steps"] >= config.total_steps and last["episodes"] == config.final_evaluation_episodes
-
-
 def resumed_run(args: ResumeArgs) -> DQNRun:
     """Set up the run in a folder as it was at its newest checkpoint.
 
@@ -380,5 +374,5 @@ def resumed_run(args: ResumeArgs) -> DQNRun:
     config, wandb_id, checkpoint = resumed(args, load_config)
     if args.total_steps:  # who asks for more steps wants them, whatever the score
         config = replace(config, total_steps=args.total_steps, stop_at_score=None)
-    refuse_finished(checkpoint, "step", config.total_steps, _was_scored(config))
+    refuse_finished(checkpoint, "step", args.total_steps, was_evaluated(args.resume))
     return DQNRun(config, wandb_id, checkpoint)

@@ -14,6 +14,7 @@ import tyro
 
 from perception.config import Ascent
 from runs.commands import need_writable, refusing_bad_input, run_command
+from runs.config import Device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +53,7 @@ class DreamArgs:
     """How a picture is changed."""
     seed: int = 0
     """Of the game, the noise and the jitter."""
-    device: str = "auto"
+    device: Device = "auto"
     """cpu, cuda, mps or auto."""
 
     def __post_init__(self) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import tyro
 
 from envs.config import EnvConfig, Protocol
-from runs.commands import refusing_bad_input, run_command
+from runs.commands import need_writable, refusing_bad_input, run_command
+from runs.config import Device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +112,7 @@ class EvaluateArgs:
     """Share of random actions."""
     seed: int = 0
     """Of the games and the random actions."""
-    device: str = "auto"
+    device: Device = "auto"
     """cpu, cuda, mps or auto."""
     data: str | None = None
     """Of a perception task: the recording, folder or name, as for training; what it was trained on when not given."""
@@ -127,10 +128,12 @@ def main(args: EvaluateArgs) -> int:
         from runs.checkpoints import format_of
 
         check_play(args.episodes, args.epsilon, args.seed)
-        if args.json is not None and not args.json.parent.is_dir():
-            raise ValueError(f"--json {args.json}: there is no folder '{args.json.parent}'")
-        if format_of(args.checkpoint) == "saccade-perception-1":
-            return evaluate_perception(args)
+        if args.json is not None:
+            need_writable(args.json)
+        perceives = format_of(args.checkpoint) == "saccade-perception-1"
+    if perceives:
+        return evaluate_perception(args)
+    with refusing_bad_input():
         if args.data is not None or args.game is not None:
             raise ValueError("--data and --game go with a perception task's checkpoint; an agent has its game with it")
         agent, env = load_player(args.checkpoint, args.protocol, args.device)
@@ -143,18 +146,24 @@ def main(args: EvaluateArgs) -> int:
 
 def evaluate_perception(args: EvaluateArgs) -> int:
     """Print the figures on the test split; return the exit code."""
-    from runs import machine
-    from runs.datasets import open_dataset
-    from runs.perception_checkpoints import load_perception
-    from runs.perception_run import measure_split
+    with refusing_bad_input():
+        from runs import machine
+        from runs.datasets import open_dataset
+        from runs.perception_checkpoints import load_perception
+        from runs.perception_run import measure_split
 
-    machine.settle_thread(machine.usable_cores())
-    network, task, config, about = load_perception(args.checkpoint, args.device)
-    game = args.game if args.data else args.game or config.game
-    data = open_dataset(config.task, args.data or config.data, game, about["size"][0], config.seed)
-    data = data.numbered_as(about["names"])
-    if data.channels != about["channels"]:
-        raise ValueError(f"{data.name} has {data.channels} channels, the checkpoint was trained on {about['channels']}")
+        played = EvaluateArgs(args.checkpoint)
+        if [args.episodes, args.protocol, args.epsilon] != [played.episodes, played.protocol, played.epsilon]:
+            raise ValueError("--episodes, --protocol and --epsilon go with an agent; this is a perception task's")
+        machine.settle_thread(machine.usable_cores())
+        network, task, config, about = load_perception(args.checkpoint, args.device)
+        game = args.game if args.data else args.game or config.game
+        data = open_dataset(config.task, args.data or config.data, game, about["size"][0], config.seed)
+        data = data.numbered_as(about["names"])
+        if data.channels != about["channels"]:
+            raise ValueError(
+                f"{data.name} has {data.channels} channels, the checkpoint was trained on {about['channels']}"
+            )
     answers, measured = measure_split(network, task, data, "test", config.precision)
     result = {"data": data.name, "images": len(answers)} | measured
     if args.json is not None:

@@ -24,8 +24,8 @@ class Seen(NamedTuple):
 class Eye:
     """A perception network with its task. `classes` are the names of a mask's values, if it says a mask."""
 
-    def __init__(self, checkpoint: Path, name: str | None = None, device: str = "auto") -> None:
-        """Load it; `name` is that of its task when not given.
+    def __init__(self, checkpoint: Path, device: str = "auto") -> None:
+        """Load it; its `name` is that of its task.
 
         Raises:
             ValueError: the checkpoint cannot be read, or its task says nothing of a frame.
@@ -36,10 +36,9 @@ class Eye:
                 f"--eye '{checkpoint}' has learnt {self._config.task}, which says nothing of a frame: give one of "
                 f"{', '.join(TASKS)}"
             )
-        self.name = name or self._config.task
+        self.name: str = self._config.task
         self.shape: tuple[int, ...] = (about["channels"], *about["size"])
         self.classes = self._task.names if isinstance(self._task, Segmentation) else None
-        self.checkpoint = checkpoint
 
     @torch.inference_mode()
     def look(self, frames: NDArray[np.uint8]) -> Seen:
@@ -59,7 +58,7 @@ def open_eyes(checkpoints: tuple[Path, ...], frames: tuple[int, ...], device: st
     """
     eyes: list[Eye] = []
     for checkpoint in checkpoints:
-        eye = Eye(checkpoint, device=device)
+        eye = Eye(checkpoint, device)
         if eye.shape != frames:
             theirs, ours = ("×".join(map(str, shape)) for shape in (eye.shape, frames))
             raise ValueError(f"--eye '{checkpoint}' looks at images of {theirs}; this agent sees {ours}")

@@ -17,20 +17,19 @@ class RunFolder:
     """`path`, locked while the object lives; the lock goes with the process, however it ends."""
 
     def __init__(self, path: Path, *, resumed: bool) -> None:
-        """Make the folder, or open it again.
+        """Make the folder, or, `resumed`, open what may be there.
 
         Raises:
             FolderError: it has other contents, cannot be written, or belongs to a run that is alive.
         """
         self.path = path
         try:
-            if not resumed:
-                if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                    raise FolderError(
-                        f"'{path}' exists and is not empty. Choose another --out, or, if that is a run, go on with "
-                        f"it: --resume '{path}'"
-                    )
-                path.mkdir(parents=True, exist_ok=True)
+            if not resumed and path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise FolderError(
+                    f"'{path}' exists and is not empty. Choose another --out, or, if that is a run, go on with it: "
+                    f"--resume '{path}'"
+                )
+            path.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = (path / ".lock").open("a+")
         except OSError as error:
             raise FolderError(f"cannot write to '{path}': {error.strerror}. Choose another --out") from error

@@ -30,7 +30,7 @@ COLUMNS: dict[str, tuple[tuple[int, ...], str]] = {
     "rewards": ((), "float32"),
     "episodes": ((), "int32"),
 }
-SPLITS = ("train", "train", "train", "validation", "test")  # of the episodes, by their number
+SPLIT_OF_EPISODE = ("train", "train", "train", "validation", "test")  # over and over, by their number
 
 
 class FramesError(ValueError):
@@ -92,7 +92,7 @@ def labels_of(card: dict[str, Any], game: str) -> Labels:
 
 def split_of(episodes: NDArray[np.int32]) -> NDArray[np.str_]:
     """Return which split each step belongs to, by its episode's number: never two of one episode."""
-    return np.array(SPLITS)[episodes % len(SPLITS)]
+    return np.array(SPLIT_OF_EPISODE)[episodes % len(SPLIT_OF_EPISODE)]
 
 
 def stacks(

@@ -50,10 +50,7 @@ def listen() -> None:
 
 def is_whole(folder: Path) -> bool:
     """Whether a run of ours came to its end, the test or the games there included."""
-    if (folder / "test.json").exists():
-        return True
-    evaluation, config = folder / "evaluation.json", folder / "config.json"
-    if not evaluation.exists() or not config.exists():
-        return False
-    wanted = json.loads(config.read_text())["config"].get("final_evaluation_episodes")
-    return json.loads(evaluation.read_text())["episodes"] == wanted
+    evaluation = folder / "evaluation.json"
+    if evaluation.exists():
+        return bool(json.loads(evaluation.read_text()).get("final"))
+    return (folder / "test.json").exists()

@@ -1,6 +1,5 @@
 """Draw a game's labels, to be checked by eye: `python -m runs.label_sheet GAME --out FILE.png`."""
 
-import colorsys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +51,8 @@ def main(args: SheetArgs) -> int:
             raise ValueError(f"there are no labels of {args.game}; those there are: {', '.join(LABELS)}")
         if args.rows < 1 or args.every_steps < 1:
             raise ValueError("need --rows and --every-steps of at least 1")
-        if not args.out.parent.is_dir():
-            raise ValueError(f"--out {args.out}: there is no folder '{args.out.parent}'")
+        if args.seed < 0:
+            raise ValueError(f"--seed {args.seed} must be 0 or above")
         need_writable(args.out)
     rng = np.random.default_rng(args.seed)
     player.reset(args.seed)
@@ -83,13 +82,12 @@ def draw_row(game: str, player: "EmulatedGame", before: "NDArray[np.uint8]") -> 
     from envs.labels.captions import captions
     from envs.labels.games import LABELS
     from envs.labels.reading import boxes, input_mask, screen_mask, variables
+    from perception.pictures import hues
 
     labels = LABELS[game]
     count = len(labels.things)
-    hues = [(40, 40, 40)] + [
-        tuple(round(255 * c) for c in colorsys.hsv_to_rgb(i / count, 0.8, 1)) for i in range(count)
-    ]
-    palette = np.array(hues, np.uint8)
+    palette = hues(count + 1)
+    colours = [tuple(colour) for colour in palette.tolist()]
     mask = screen_mask(labels, player.screen, player.memory)
     height, width = (SCALE * size for size in mask.shape)
     row = Image.new("RGB", (4 * width + LEGEND_WIDTH, height))
@@ -99,12 +97,12 @@ def draw_row(game: str, player: "EmulatedGame", before: "NDArray[np.uint8]") -> 
     pen = ImageDraw.Draw(row)
     for box in boxes(mask):
         corners = [SCALE * box.left - 1, SCALE * box.top - 1, SCALE * box.right, SCALE * box.bottom]
-        pen.rectangle(corners, outline=hues[box.value])
+        pen.rectangle(corners, outline=colours[box.value])
     known = variables(labels, np.stack([before, player.memory]))
     said = textwrap.wrap(captions(labels.phrases, known, np.array([True, False]))[1], 29)
     left, foot = 4 * width + 6, height - LINE * (len(said) + 1)
     for line, name in enumerate(labels.names):
-        pen.text((left, 4 + LINE * line), name, fill=hues[line] if line else (160, 160, 160))
+        pen.text((left, 4 + LINE * line), name, fill=colours[line] if line else (160, 160, 160))
     for line, (name, values) in enumerate(known.items(), start=count + 2):
         if LINE * (line + 2) < foot:
             pen.text((left, 4 + LINE * line), f"{name} {int(values[1])}", fill=(220, 220, 220))

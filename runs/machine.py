@@ -25,7 +25,7 @@ def choose_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present[name]:
+    if not present.get(name):
         raise ValueError(f"there is no {name} device here (torch {torch.__version__}); use --device cpu or auto")
     return name
 

@@ -17,7 +17,7 @@ from perception.diagnostics import faults, health, worse_than_guessing
 from perception.networks import LOWER_IS_BETTER, PerceptionNetwork, Task
 from perception.pictures import contact_sheet, first_row
 from runs import machine
-from runs.checkpoints import load_json, load_tensors, save_json, save_tensors
+from runs.checkpoints import CheckpointError, load_json, load_tensors, save_json, save_tensors
 from runs.datasets import open_dataset
 from runs.perception_checkpoints import (
     load_config,
@@ -53,11 +53,15 @@ class PerceptionRun(Run[PerceptionConfig]):
         super().__init__(config, wandb_id)
         torch.manual_seed(config.seed)
         # A resumed run has its weights with it, wherever they came from.
-        source = config.backbone if checkpoint is None else load_config(checkpoint)[1]["backbone"]
+        about = None if checkpoint is None else load_config(checkpoint)[1]
+        source = config.backbone if about is None else about["backbone"]
         size = config.image_size or max(32, smallest_image(source))
         self.data: Dataset = open_dataset(config.task, config.data, config.game, size, config.seed)
         self.backbone_name, backbone = make_backbone(source, self.data.channels)
         self._pixels = self.data.pixels() if config.task == "segmentation" else None
+        ours = {"channels": self.data.channels, "size": list(self.data.size), "names": self.data.names}
+        if about is not None and ours | {"pixels": self._pixels} != {name: about[name] for name in (*ours, "pixels")}:
+            raise CheckpointError(f"'{config.data}' is not what it was when the run began: start a new one")
         self.task: Task = make_task(config, self.data.names, self._pixels)
         self.network = make_network(self.task, backbone, self.data.size, config).to(config.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -98,6 +102,11 @@ class PerceptionRun(Run[PerceptionConfig]):
         )
         self._row_began, self._row_updates = time.monotonic(), self.updates
 
+    def _is_finite(self) -> bool:
+        # A gradient that is infinite makes weights that are no numbers, whatever the loss before it was.
+        told = [*self._losses, *self._norms]
+        return not told or bool(torch.stack(told).isfinite().all())
+
     def next_batch(self) -> tuple[Tensor, Tensor]:
         """Return the next images uint8 (B, C, H, W) and targets."""
         return self.data.batch(self.updates, self.config.batch_size, self.config.seed, self.config.device)
@@ -133,7 +142,7 @@ class PerceptionRun(Run[PerceptionConfig]):
     def log(self) -> bool:
         """Write a row of metrics; return False, having said so, when the loss is no longer a number."""
         losses, norms = torch.stack(self._losses).cpu(), torch.stack(self._norms).cpu()
-        if not losses.isfinite().all():
+        if not self._is_finite():
             self.display.say(
                 "error: the loss is not a finite number any more; the last good checkpoint stays. "
                 "Lower --learning-rate, then start again"
@@ -190,8 +199,8 @@ class PerceptionRun(Run[PerceptionConfig]):
         score = measured[self.task.unit] * (-1 if self.task.unit in LOWER_IS_BETTER else 1)
         self._last = f"  {self.task.unit} {abs(score):.3f}"
         picture = self.folder / "pictures" / f"{self.updates}.png"
-        self._draw("validation", answers, picture)
-        self._tracker.log_file("validation_picture", picture, self.updates)
+        if self._write(picture, lambda to: self._draw("validation", answers, to)):
+            self._tracker.log_file("validation_picture", picture, self.updates)
         warms_up = self.config.head == "vae-gan" and self.updates <= self.config.warm_up_updates
         if score > self._best and not warms_up:
             self._best = score
@@ -206,9 +215,9 @@ class PerceptionRun(Run[PerceptionConfig]):
         if self.config.baselines and self.task.unit not in LOWER_IS_BETTER:
             guess = self.task.majority(self.data.truth("train")).expand_as(answers).to(answers.dtype)
             result["majority"] = self.task.measure(guess, self.data.truth("test"))
-        self._draw("test", answers, self.folder / "test.png")
+        self._write(self.folder / "test.png", lambda to: self._draw("test", answers, to))
         if self.config.task == "gan":
-            self._draw_over_time()
+            self._write(self.folder / "over-time.png", self._draw_over_time)
         return result
 
     def keep(self, result: dict[str, Any]) -> None:
@@ -217,8 +226,7 @@ class PerceptionRun(Run[PerceptionConfig]):
 
     def save(self) -> Path | None:
         """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
-        if self._losses and not torch.stack(self._losses).isfinite().all():
-            self.display.say("warning: no checkpoint, because the loss is not a finite number; the last good one stays")
+        if not self._may_be_kept():
             return None
 
         def write(folder: Path) -> None:
@@ -253,18 +261,17 @@ class PerceptionRun(Run[PerceptionConfig]):
         at = self.data.splits[split][chosen]
         targets = torch.from_numpy(self.data.targets[at])
         picture = self.task.picture(self.network, self.data.images(at), answers[chosen], targets)
-        path.parent.mkdir(exist_ok=True)
         Image.fromarray(picture).save(path)
 
-    def _draw_over_time(self) -> None:
+    def _draw_over_time(self, path: Path) -> None:
         """Draw what was made of the same latents at evaluations from all over the run, a row for each."""
         sheets = sorted((self.folder / "pictures").glob("*.png"), key=lambda path: int(path.stem))
         chosen = [sheets[int(i)] for i in np.linspace(0, len(sheets) - 1, min(PICTURES, len(sheets)))]
         rows = []
-        for path in chosen:
-            tiles = first_row(np.asarray(Image.open(path)))
-            rows.append(list(zip(tiles, [f"{int(path.stem):,} updates"] + [""] * len(tiles), strict=False)))
-        Image.fromarray(contact_sheet(rows, tile=84)).save(self.folder / "over-time.png")
+        for sheet in chosen:
+            tiles = first_row(np.asarray(Image.open(sheet)))
+            rows.append(list(zip(tiles, [f"{int(sheet.stem):,} updates"] + [""] * len(tiles), strict=False)))
+        Image.fromarray(contact_sheet(rows, tile=84)).save(path)
 
     def _load(self, checkpoint: Path) -> None:
         self.network.load_state_dict(load_tensors(checkpoint / "weights.safetensors"))
@@ -333,6 +340,7 @@ def new_run(config: PerceptionConfig) -> PerceptionRun:
     config = settled(config, config.group)
     config = replace(
         config,
+        data=str(Path(config.data).absolute()) if Path(config.data).exists() else config.data,
         judge=config.judge and str(Path(config.judge).absolute()),
         precision=machine.choose_precision(config.precision, config.device),
         num_threads=config.num_threads or machine.usable_cores(),
@@ -350,5 +358,5 @@ def resumed_run(args: PerceptionResumeArgs) -> PerceptionRun:
     config = replace(config, total_updates=args.total_updates or config.total_updates)
     told = args.resume / "test.json"
     tested = load_json(told)["updates"] if told.exists() else 0
-    refuse_finished(checkpoint, "update", config.total_updates, tested >= config.total_updates)
+    refuse_finished(checkpoint, "update", args.total_updates, tested >= int(checkpoint.name))
     return PerceptionRun(config, wandb_id, checkpoint)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from perception.datasets import SPLITS, Dataset, DatasetError, sentences
 
@@ -63,12 +63,11 @@ def _pictures(
 ) -> Dataset:
     """Return pictures (N, C, H, W) in memory, split as `belongs` says or, class by class, 7 : 1 : 2."""
     if belongs is None:
-        belongs = np.full(len(images), "train     ")
+        belongs = np.full(len(images), "train", "<U10")
         for value in range(len(names)):
             members = np.random.default_rng([seed, value]).permutation(np.flatnonzero(classes == value))
             belongs[members[: round(0.2 * len(members))]] = "test"
             belongs[members[round(0.2 * len(members)) : round(0.3 * len(members))]] = "validation"
-        belongs = np.char.strip(belongs)
     splits = {split: np.flatnonzero(belongs == split) for split in SPLITS}
     if missing := [split for split in SPLITS if len(splits[split]) == 0]:
         raise DatasetError(f"'{name}' has no pictures for {missing[0]}: there are only {len(images)}")
@@ -86,7 +85,7 @@ def read_picture(source: Any, size: int, grey: bool = False) -> NDArray[np.uint8
     try:
         picture = source if isinstance(source, Image.Image) else Image.open(source)
         picture = picture.convert("L" if grey else "RGB").resize((size, size), Image.Resampling.BILINEAR)
-    except (OSError, UnidentifiedImageError) as error:
+    except OSError as error:
         raise DatasetError(f"'{source}' cannot be read as a picture: {error}") from error
     pixels = np.asarray(picture)
     return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -114,10 +113,16 @@ def _class_folder(folder: Path, size: int, seed: int) -> Dataset:
 
 def _picture_folder(folder: Path, size: int, seed: int) -> Dataset:
     """Return all pictures in a folder and in those below it, split as train/ and test/ say if they are there."""
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        return _themselves(_class_folder(folder, size, seed))
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURE_KINDS)
-    splits = _drawn_splits(len(files), folder, seed)
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        belongs = np.array([file.relative_to(folder).parts[0] for file in files])
+        files = [file for file, split in zip(files, belongs, strict=True) if split in SPLITS]
+        belongs = _with_validation(belongs[np.isin(belongs, SPLITS)], seed)
+        splits = {split: np.flatnonzero(belongs == split) for split in SPLITS}
+        if missing := [split for split in SPLITS if len(splits[split]) == 0]:
+            raise DatasetError(f"'{folder}' has no pictures for {missing[0]}")
+    else:
+        splits = _drawn_splits(len(files), folder, seed)
     images = np.stack([read_picture(file, size) for file in files])
     return Dataset(folder.name, 3, (size, size), splits, lambda at: images[at], images, {})
 
@@ -150,7 +155,7 @@ def _mask_folder(folder: Path, size: int, seed: int) -> Dataset:
             raise DatasetError(f"'{file}' has no mask: '{found[-1]}' is missing")
         try:
             picture = Image.open(mask).resize((size, size), Image.Resampling.NEAREST)
-        except (OSError, UnidentifiedImageError) as error:
+        except OSError as error:
             raise DatasetError(f"'{mask}' cannot be read as a picture: {error}") from error
         if picture.mode not in ("L", "P", "1"):
             raise DatasetError(f"'{mask}' is {picture.mode}: a mask has one channel, of class numbers")
@@ -211,7 +216,9 @@ def _public(name: str, size: int, seed: int, labelled: bool) -> Dataset:
         loaded = loaded or datasets.load_dataset(name)
     except Exception as error:  # whatever a library that reads a hundred formats over the network raises
         raise DatasetError(f"the data set '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
-    items = [(split, row) for split in ("train", "validation", "test") if split in loaded for row in loaded[split]]
+    if "train" not in loaded:
+        raise DatasetError(f"the data set '{name}' has no split called train, but {', '.join(loaded)}")
+    items = [(split, row) for split in SPLITS if split in loaded for row in loaded[split]]
     first = items[0][1]
     picture = next((key for key, value in first.items() if isinstance(value, Image.Image)), None)
     label = next((key for key in ("label", "labels", "fine_label", "class") if key in first), None)

@@ -13,6 +13,7 @@ import tyro
 
 from envs.config import Protocol
 from runs.commands import need_writable, refusing_bad_input, run_command
+from runs.config import Device
 from runs.playing import play_randomly
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class PredictArgs:
     """Of the game and the actions."""
     out: Path | None = None
     """Draw pictures and answers here, as PNG."""
-    device: str = "auto"
+    device: Device = "auto"
     """cpu, cuda, mps or auto."""
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -62,7 +63,7 @@ class ProgressDisplay:
             self._bar.update(self._task, completed=done, rate=f"{rate:,.0f} {self._unit}/s", words=self._words)
         elif now >= self._next_line:
             self._next_line = now + LINE_EVERY_SECONDS
-            left = time.strftime("%H:%M:%S", time.gmtime((self._total - done) / rate)) if rate > 0 else "?"
+            left = timedelta(seconds=round(max(0, self._total - done) / rate)) if rate > 0 else "?"
             share = f"{100 * done / self._total:5.1f} %"
             self.say(f"{share}  {done:,} {self._unit}  {rate:,.0f}/s  {left} left  {self._words}")
 

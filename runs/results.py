@@ -28,7 +28,7 @@ NO_SETTINGS = {
     "log_every_steps",
     "evaluation_video_steps",
 }
-TOLD = {"mean", "std", "human_normalized", "episodes", "epsilon", "steps"}  # of an evaluation
+TOLD = {"mean", "std", "human_normalized", "episodes", "epsilon", "steps", "final"}  # of an evaluation
 NAMED_DIFFERENCES = 3  # more than these make no name
 
 
@@ -68,14 +68,8 @@ class Result:
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end, in steps or by its score."""
-        config, told = self.config, self.evaluation
-        if told["steps"] >= config.total_steps:
-            return True
-        if isinstance(config, SB3Config) or config.stop_at_score is None:
-            return False
-        # An evaluation on the way may have as many games as the last one.
-        return told["episodes"] == config.final_evaluation_episodes and told["mean"] >= config.stop_at_score
+        """Whether its last evaluation is that of its end."""
+        return bool(self.evaluation["final"])
 
     def settings(self) -> dict[str, Any]:
         """Return all that runs of one group have in common, by option."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from runs import machine
-from runs.checkpoints import CheckpointError, CheckpointWriter, newest_checkpoint, save_json
+from runs.checkpoints import CheckpointError, CheckpointWriter, load_json, newest_checkpoint, save_json
 from runs.commands import DIVERGED, StopSignal
 from runs.config import ResumeRun, SB3Config, TrainConfig, to_json
 from runs.folders import RunFolder
@@ -16,6 +16,7 @@ from runs.perception_config import PerceptionConfig
 from runs.progress import ProgressDisplay
 from runs.tracking import Tracker, need_tracker
 
+EVALUATION = "evaluation.json"
 Config = TypeVar("Config", TrainConfig, PerceptionConfig, SB3Config)
 
 
@@ -29,7 +30,7 @@ class Run(Generic[Config]):
     unit: ClassVar[str] = "step"
 
     def __init__(self, config: Config, wandb_id: str) -> None:
-        """Take a configuration whose `out`, `device`, `precision` and `num_threads` are settled.
+        """Take a configuration in which `auto` is settled.
 
         Raises:
             ValueError: the tracker is not installed.
@@ -68,8 +69,36 @@ class Run(Generic[Config]):
         if checkpoint is not None:
             self._checkpoints.previous = checkpoint
             self._load(checkpoint)
+            if (self.folder / EVALUATION).exists():  # it is not at its end any more
+                save_json(self.folder / EVALUATION, load_json(self.folder / EVALUATION) | {"final": False})
         about = {"config": to_json(self.config), "versions": machine.versions(), "wandb_id": self._wandb_id}
         save_json(self.folder / "config.json", about)
+
+    def _is_finite(self) -> bool:
+        """Whether what was learnt since the last look at it, or is known by now, are finite numbers."""
+        raise NotImplementedError
+
+    def _may_be_kept(self) -> bool:
+        """Whether what there is may replace the last good checkpoint; say so where it may not."""
+        finite = self._is_finite()
+        if not finite:
+            self.display.say("warning: no checkpoint, because the loss is not a finite number; the last good one stays")
+        return finite
+
+    def _write(self, path: Path, write: Callable[[Path], object]) -> bool:
+        """Write a file that a run can go on without; where that fails, warn and return False."""
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write(path)
+        except OSError as error:
+            self.display.say(f"warning: could not write '{path}' ({error.strerror or error}); training goes on")
+            return False
+        return True
+
+    def _write_evaluation(self, result: dict[str, Any], *, final: bool) -> None:
+        """Write an agent's scores to `evaluation.json`; the final ones say that the run is at its end."""
+        about = result | {"steps": self.done, "final": final}
+        self._write(self.folder / EVALUATION, lambda path: save_json(path, about))
 
     def _begin(self, words: str) -> None:
         """Open the tracker, and say in `words` what learns what, and where the run lives."""
@@ -77,9 +106,7 @@ class Run(Generic[Config]):
         self.display.say(f"{words}, {state}: {self.folder}")
         machine.spare_the_collector()
         resumed_at = self.done if self._resumed else None
-        self._tracker = Tracker(self.folder, self.metrics, self.config, self._wandb_id, resumed_at)
-        for message in self._tracker.messages:
-            self.display.say(message)
+        self._tracker = Tracker(self.folder, self.metrics, self.config, self._wandb_id, resumed_at, self.display.say)
         self.display.begin(self.done)
         self._clock = time.monotonic() - self._seconds
 
@@ -116,13 +143,19 @@ def new_wandb_id() -> str:
     return secrets.token_hex(4)
 
 
-def refuse_finished(checkpoint: Path, unit: str, total: int, scored: bool) -> None:
-    """Raise CheckpointError where a run is at its end; one that was killed before it was scored goes on with that."""
-    if scored and int(checkpoint.name) >= total:
+def refuse_finished(checkpoint: Path, unit: str, total: int | None, ended: bool) -> None:
+    """Raise CheckpointError where a run has `ended`, scores and all, and no new `total` beyond that is given."""
+    count = int(checkpoint.name)
+    if ended and (total is None or total <= count):
         raise CheckpointError(
-            f"'{checkpoint.parent.parent}' is at {unit} {int(checkpoint.name):,}, its end is {total:,}: "
-            f"give a larger --total-{unit}s"
+            f"'{checkpoint.parent.parent}' is at {unit} {count:,}, which is its end: give a larger --total-{unit}s"
         )
+
+
+def was_evaluated(folder: Path) -> bool:
+    """Whether an agent's run is at its end, the games there included."""
+    path = folder / EVALUATION
+    return path.exists() and bool(load_json(path).get("final"))
 
 
 def resumed(args: ResumeRun, read: Callable[[Path], tuple[Config, dict[str, Any]]]) -> tuple[Config, str, Path]:

@@ -12,15 +12,15 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import LinearSchedule
 
-from agents.sb3 import ALGORITHMS, SB3Player, SideBySide, extractor_kwargs, layers_of
+from agents.sb3 import ALGORITHMS, SB3Player, SideBySide, extractor_kwargs, layers_of, weights_of
 from envs.games import make_games
 from perception.diagnostics import faults
 from runs import machine
-from runs.checkpoints import CheckpointError, load_json, save_json
+from runs.checkpoints import CheckpointError
 from runs.config import ResumeArgs, SB3Config
 from runs.evaluate import describe, evaluate
 from runs.perception_checkpoints import make_backbone
-from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled
+from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled, was_evaluated
 from runs.sb3_checkpoints import load_config, write_sb3
 from runs.tracking import SB3_METRICS
 
@@ -94,7 +94,7 @@ class SB3Run(Run[SB3Config]):
             self.model = algorithm.load(checkpoint / "model.zip", env=self.envs, device=config.device)
             self.envs.seed(config.seed + self.steps)  # other games than those that the run began with
             if isinstance(self.model, DQN):  # its replay is empty again
-                self.model.learning_starts += self.steps
+                self.model.learning_starts = settings(config)["learning_starts"] + self.steps
         self.diverged = False
         self._episodes, self._words = 0, ""
         self._open(checkpoint)
@@ -133,7 +133,7 @@ class SB3Run(Run[SB3Config]):
                 if "nan" not in str(error):  # torch's distributions print the logits that they refuse
                     raise
                 self._diverge()
-        if self.diverged:
+        if self.diverged or not self.is_sound():
             return "diverged"
         return "stopped" if self.stop_signal.number else "done"
 
@@ -158,7 +158,18 @@ class SB3Run(Run[SB3Config]):
         if "return" in row:
             self.display.update(self.steps, f"return {row['return']:.1f}{self._words}", row.get("steps_per_second"))
 
+    def _is_finite(self) -> bool:
+        return all(bool(weight.isfinite().all()) for weight in weights_of(self.model).values())
+
+    def is_sound(self) -> bool:
+        """Whether the weights are numbers; where they are not, the run ends. SB3 tells of a loss a rollout later."""
+        if not self._is_finite():
+            self._diverge()
+        return not self.diverged
+
     def _diverge(self) -> None:
+        if self.diverged:
+            return
         self.diverged = True
         self.display.say(
             "error: the loss is not a finite number any more; the last good checkpoint stays. Take another algorithm "
@@ -171,7 +182,7 @@ class SB3Run(Run[SB3Config]):
         self._tracker.log_layers(self.steps, layers)
         self.display.warn(f"step {self.steps:,}", faults(layers))
 
-    def evaluate(self, episodes: int) -> None:
+    def evaluate(self, episodes: int, *, final: bool = False) -> None:
         """Score the agent over whole games."""
         config = self.config
         result = evaluate(SB3Player(self.model), config.env, episodes, config.evaluation_epsilon, config.seed)
@@ -182,7 +193,7 @@ class SB3Run(Run[SB3Config]):
         self._tracker.log_episodes(result["scores"], result["lengths_steps"], self.steps)
         self._words = f"  score {result['mean']:.2f}"
         self.display.say(f"step {self.steps:,}: {describe(result)}")
-        save_json(self.folder / "evaluation.json", result | {"steps": self.steps})
+        self._write_evaluation(result, final=final)
 
     def save(self) -> None:
         """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
@@ -195,8 +206,9 @@ class SB3Run(Run[SB3Config]):
         if ended != "diverged":
             self.save()
         if ended == "done":
-            self.evaluate(3 * self.config.evaluation_episodes)
-        self.display.say(self.how_to_go_on(ended))
+            self.evaluate(3 * self.config.evaluation_episodes, final=True)
+        if ended != "diverged":
+            self.display.say(self.how_to_go_on(ended))
         self._tracker.close()
         self.envs.close()
 
@@ -231,11 +243,15 @@ class _Around(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         run, config = self._run, self._run.config
-        if run.passed(config.evaluate_every_steps, self._since_steps):
-            run.evaluate(config.evaluation_episodes)
-        if run.passed(config.checkpoint_every_steps, self._since_steps):
-            run.save()
+        evaluation = run.passed(config.evaluate_every_steps, self._since_steps)
+        checkpoint = run.passed(config.checkpoint_every_steps, self._since_steps)
         self._since_steps = run.steps
+        if (evaluation or checkpoint) and not run.is_sound():
+            return
+        if evaluation:
+            run.evaluate(config.evaluation_episodes)
+        if checkpoint:
+            run.save()
 
     def _on_step(self) -> bool:
         self._run.count(self.locals["infos"])
@@ -261,7 +277,5 @@ def resumed_run(args: ResumeArgs) -> SB3Run:
     """
     config, wandb_id, checkpoint = resumed(args, load_config)
     config = replace(config, total_steps=args.total_steps or config.total_steps)
-    told = args.resume / "evaluation.json"
-    scored = load_json(told)["steps"] if told.exists() else 0
-    refuse_finished(checkpoint, "step", config.total_steps, scored >= config.total_steps)
+    refuse_finished(checkpoint, "step", args.total_steps, was_evaluated(args.resume))
     return SB3Run(config, wandb_id, checkpoint)

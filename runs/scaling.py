@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runs.benchmark import BenchmarkArgs, Result, measured_alone, whole_loop
-from runs.commands import refusing_bad_input, run_command
+from runs.commands import need_writable, refusing_bad_input, run_command
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,10 @@ def main(args: ScalingArgs) -> int:
         check_game(args.game)
         if min(args.environments, default=1) < 1 or min(args.held_steps, default=10_000) < 1_000 or args.rounds < 1:
             raise ValueError("need --environments and --rounds of at least 1, --held-steps of at least 1000")
-        for file in (args.json, args.picture):
-            if file is not None and not file.parent.is_dir():
-                raise ValueError(f"there is no folder '{file.parent}' for {file}")
+        for file in filter(None, (args.json, args.picture)):
+            need_writable(file)
+        if args.picture is not None and args.picture.suffix not in (".png", ".svg", ".pdf"):
+            raise ValueError(f"--picture {args.picture}: needs the name of a .png, .svg or .pdf")
     console = Console(width=110)
     speeds: dict[int, list[float]] = {number: [] for number in args.environments}
     quiet, busy = [], []

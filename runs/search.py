@@ -159,10 +159,6 @@ class Search:
         except ImportError as error:
             raise ValueError("optuna is not installed: pip install 'saccade[search]'") from error
         self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"cannot write to '{self.out}': {error.strerror}. Choose another --out") from error
         self._lock = RunFolder(self.out, resumed=True)
         self.study = self.optuna.create_study(
             study_name="search",

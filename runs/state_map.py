@@ -13,6 +13,7 @@ import tyro
 
 from envs.config import Protocol
 from runs.commands import need_writable, refusing_bad_input, run_command
+from runs.config import Device
 from runs.evaluate import check_play, load_player
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class StateMapArgs:
     """Share of random actions."""
     seed: int = 0
     """Of the game, the random actions and the map."""
-    device: str = "auto"
+    device: Device = "auto"
     """cpu, cuda, mps or auto."""
 
 

@@ -10,7 +10,7 @@ import io
 import math
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +110,13 @@ class Tracker:
         config: TrainConfig | PerceptionConfig | SB3Config,
         wandb_id: str,
         resumed_at: int | None,
+        say: Callable[[str], None],
     ) -> None:
         """Open the run's files in `folder`; after a resume, cut `metrics.csv` back to where that was.
 
-        The first of `metrics` is what the run counts by.
+        The first of `metrics` is what the run counts by. What there is to tell goes to `say`.
         """
+        self._say, self._is_full = say, False
         self._folder, self._csv, self._layers = folder, folder / "metrics.csv", folder / "layers.csv"
         self._metrics, self._count = metrics, next(iter(metrics))
         self._sends_checkpoints = config.tracked.wandb_checkpoints
@@ -126,10 +128,9 @@ class Tracker:
                 _cut_back(self._layers, [self._count, "layer", *LAYER_FIELDS], resumed_at)
         self._wandb: Any = None
         self._tensorboard: Any = None
-        self.messages: list[str] = []
         tracking = config.tracked.tracking
         if tracking == "wandb":
-            self._wandb = _start_wandb(folder, _about(config, wandb_id), self.messages)
+            self._wandb = _start_wandb(folder, _about(config, wandb_id), say)
             self._wandb.define_metric(self._count)
             self._wandb.define_metric("*", step_metric=self._count)
         elif tracking == "tensorboard":
@@ -139,8 +140,7 @@ class Tracker:
         """Write one row; metrics it lacks stay empty in the CSV."""
         for name in row:
             self._metrics[name]
-        with self._csv.open("a") as file:
-            file.write(_csv_line(row.get(name, "") for name in self._metrics))
+        self._append(self._csv, _csv_line(row.get(name, "") for name in self._metrics))
         if self._wandb is not None:
             self._wandb.log(row)
         if self._tensorboard is not None:
@@ -148,14 +148,25 @@ class Tracker:
                 self._tensorboard.add_scalar(name, value, int(row[self._count]))
             self._tensorboard.flush()
 
+    def _append(self, path: Path, lines: str) -> None:
+        """Add lines to a file, all or none; where there is no room, warn once and go on."""
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("a") as file:
+                file.write(lines)
+        except OSError as error:
+            if path.is_file():
+                os.truncate(path, size)
+            if not self._is_full:
+                self._say(f"warning: could not write to '{path}' ({error.strerror or error}); training goes on")
+            self._is_full = True
+
     def log_layers(self, count: int, layers: Mapping[str, Layer]) -> None:
         """Write how each layer does to `layers.csv`, a line a layer."""
         rows = {name: dataclasses.astuple(layer) for name, layer in layers.items()}
-        with self._layers.open("a") as file:
-            if file.tell() == 0:
-                file.write(_csv_line([self._count, "layer", *LAYER_FIELDS]))
-            for name, values in rows.items():
-                file.write(_csv_line([count, name, *("" if math.isnan(v) else v for v in values)]))
+        lines = [[count, name, *("" if math.isnan(v) else v for v in values)] for name, values in rows.items()]
+        head = [] if self._layers.exists() else [[self._count, "layer", *LAYER_FIELDS]]
+        self._append(self._layers, "".join(map(_csv_line, [*head, *lines])))
         told = {
             f"layers/{name}/{field}": value
             for name, values in rows.items()
@@ -212,7 +223,7 @@ def send_report(page: str, files: Sequence[Path], title: str, project: str) -> l
     entity, _, name = project.rpartition("/")
     messages: list[str] = []
     about = {"project": name, "entity": entity or None, "job_type": "report", "name": title}
-    run = _start_wandb(files[0].parent, about | {"id": secrets.token_hex(4)}, messages)
+    run = _start_wandb(files[0].parent, about | {"id": secrets.token_hex(4)}, messages.append)
     wandb = importlib.import_module("wandb")
     run.log({"report": wandb.Html(io.StringIO(page), inject=False)})
     _send_files(run, f"report-{run.id}", "report", files, "report")
@@ -256,7 +267,7 @@ def _about(config: TrainConfig | PerceptionConfig | SB3Config, run_id: str) -> d
     }
 
 
-def _start_wandb(folder: Path, about: dict[str, Any], messages: list[str]) -> Any:
+def _start_wandb(folder: Path, about: dict[str, Any], say: Callable[[str], None]) -> Any:
     """Start or go on with a run below `folder`: online when logged in, else offline; never ask and never wait long."""
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
@@ -272,13 +283,13 @@ def _start_wandb(folder: Path, about: dict[str, Any], messages: list[str]) -> An
     except wandb.errors.Error as error:
         # No network, a wrong key, a changed server: the run is worth more than its log.
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        messages.append(f"warning: W&B cannot be used ({reason}): logging offline")
+        say(f"warning: W&B cannot be used ({reason}): logging offline")
         mode = "offline"
         os.environ.pop("WANDB_API_KEY", None)
         wandb.teardown()  # or the run's id counts as in use
         run = wandb.init(mode="offline", **options)
     if mode == "offline":
-        messages.append(f"W&B logs offline; to send it: wandb sync '{folder / 'wandb'}'/offline-run-*-{about['id']}")
+        say(f"W&B logs offline; to send it: wandb sync '{folder / 'wandb'}'/offline-run-*-{about['id']}")
     return run
 
 
@@ -290,4 +301,4 @@ def need_tracker(tracking: Tracking) -> None:
 
 def _start_tensorboard(folder: Path, resumed_at: int | None) -> Any:
     tensorboard = importlib.import_module("torch.utils.tensorboard")
-    return tensorboard.SummaryWriter(str(folder), purge_step=resumed_at)
+    return tensorboard.SummaryWriter(str(folder), purge_step=None if resumed_at is None else resumed_at + 1)

@@ -23,7 +23,7 @@ def train(run: "DQNRun") -> str:
     """
     agent, replay, games, config = run.agent, run.replay, run.games, run.config
     run.begin()
-    while run.steps < config.total_steps and not run.stop_signal.number:
+    while run.steps < config.total_steps and not run.reached and not run.stop_signal.number:
         # Act on what is seen.
         frames = games.frames[:, -1]
         actions = agent.act(games.frames, run.epsilon()).cpu().numpy()
@@ -51,13 +51,16 @@ def train(run: "DQNRun") -> str:
             agent.update_target()
 
         # Look at it, save it.
-        if run.passed(config.log_every_steps) and not run.log():
+        last = run.steps >= config.total_steps
+        if (last or run.passed(config.log_every_steps)) and not run.log():
             return "diverged"
-        if run.passed(config.evaluate_every_steps) and run.evaluate(config.evaluation_episodes):
-            return "score reached"
+        if run.passed(config.evaluate_every_steps):
+            run.evaluate(config.evaluation_episodes)
         if run.passed(config.checkpoint_every_steps):
             run.save()
-    return "stopped" if run.stop_signal.number else "done"
+    if run.stop_signal.number:
+        return "stopped"
+    return "score reached" if run.reached else "done"
 
 
 def read_args(argv: list[str]) -> TrainConfig | ResumeArgs:

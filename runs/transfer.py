@@ -14,6 +14,7 @@ import tyro
 from runs import jobs
 from runs.commands import refusing_bad_input, run_command
 from runs.curves import read_curve
+from runs.folders import RunFolder
 from runs.perception_config import HEADS
 
 TARGETS = {"probe": "F1 of a linear probe", "segmentation": "mIoU", "dqn": "score"}
@@ -70,17 +71,11 @@ class Job:
 
     def is_done(self) -> bool:
         """Whether it came to its end."""
-        path = self.folder / self.result
-        if not path.exists():
-            return False
-        found = json.loads(path.read_text())
-        if self.result == "card.json":
+        card = self.folder / "card.json"
+        if card.exists():
+            found = json.loads(card.read_text())
             return all(found["done"].get(game, [0])[0] >= found["steps"] for game in found["games"])
-        return self.kind != "dqn" or found["episodes"] == 30
-
-    def run(self) -> int:
-        """Start it, or go on with it; return its exit code."""
-        return jobs.wait(jobs.start(self.folder, self.command))
+        return jobs.is_whole(self.folder)
 
 
 @dataclass(frozen=True)
@@ -130,8 +125,13 @@ class Plan:
                     for variant in variants if target != "probe" else variants[:1]:
                         self.cells.append(Cell(source, variant, target, seed, self._use(source, variant, target, seed)))
 
-    def keep_sizes(self) -> None:
-        """Write how large the runs are to `sizes.json`; raise ValueError if those that are there are of other sizes."""
+    def open(self) -> None:
+        """Take the folder, and write how large the runs are to `sizes.json`.
+
+        Raises:
+            ValueError: the runs that are there are of other sizes, a transfer in it is alive, or it cannot be written.
+        """
+        self._lock = RunFolder(self.out, resumed=True)
         sizes = {name: getattr(self.args, name) for name in ("updates", "dqn_steps", "record_steps")}
         path = self.out / "sizes.json"
         if path.exists() and (found := json.loads(path.read_text())) != sizes:
@@ -293,15 +293,16 @@ def main(args: TransferArgs) -> int:
         print(f"  {job.folder.relative_to(plan.out)}")
     if args.plan:
         return 0
-    plan.out.mkdir(parents=True, exist_ok=True)
     with refusing_bad_input():
-        plan.keep_sizes()
+        plan.open()
     for number, job in enumerate(left, start=1):
         print(
             f"[{number} of {len(left)}, {plan.seconds_left() / 3600:.1f} hours left] {job.folder.relative_to(plan.out)}"
         )
         sys.stdout.flush()
-        if code := job.run():
+        with refusing_bad_input():
+            process = jobs.start(job.folder, job.command)
+        if code := jobs.wait(process):
             print(f"stopped at {job.folder.relative_to(plan.out)}. To go on: the same command again", file=sys.stderr)
             return code
         write_results(plan)

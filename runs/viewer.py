@@ -106,7 +106,7 @@ class Viewer:
         """
         self._recording, self._eyes, self._saliency_every_steps = recording, eyes, saliency_every_steps
         self._saliency_by: Saliency = saliency_by
-        self._rerun, self._how, self._agent, self._steps, self._live = load_rerun(), how, "", 0, live
+        self._rerun, self._how, self._agent, self._steps = load_rerun(), how, "", 0
         self._recent: collections.deque[NDArray[np.uint8]] = collections.deque(maxlen=MEDIAN_OF)
         recording.send_blueprint(make_layout(first, eyes, saliency_every_steps > 0, live))
         for eye in eyes:

@@ -43,7 +43,7 @@ class ViewerServer:
         if importlib.util.find_spec("rerun_cli") is None:
             raise ValueError("Rerun is not installed: pip install 'saccade[viewer]'")
         host = LOOPBACK if host == "localhost" else host  # which is two addresses, or none that Rerun takes
-        self._host, self._page, self._app = host, None, app
+        self._page, self._app = None, app
         port = port or _free_ports(host)
         _need_free(host, port, port + 1)
         self.data_port, inner = port + 1, _free_ports(LOOPBACK)

@@ -15,6 +15,7 @@ import tyro
 from agents.config import require
 from envs.config import EnvConfig, Protocol
 from runs.commands import WRONG_INPUT, StopSignal, refusing_bad_input, run_command
+from runs.config import Device
 from runs.evaluate import check_play, load_player
 from runs.videos import STEPS_PER_SECOND, in_window, into_video
 from runs.viewer_server import LOOPBACK
@@ -68,7 +69,7 @@ class WatchArgs:
     """Share of random actions."""
     seed: int = 0
     """Of the game and the random actions."""
-    device: str = "auto"
+    device: Device = "auto"
     """cpu, cuda, mps or auto."""
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -287,9 +288,32 @@ def test_own_pictures_in_folders(tmp_path: Path) -> None:
         assert set(data.targets[split, 0].tolist()) == {0, 1}
     dark = data.images(np.flatnonzero(data.targets[:, 0] == 0))
     assert dark.max() < 100
+    shutil.copytree(tmp_path / "data" / "dark", tmp_path / "split" / "train")
+    shutil.copytree(tmp_path / "data" / "light", tmp_path / "split" / "test" / "below")
+    made = open_dataset("autoencoding", str(tmp_path / "split"), None, 32, 0)
+    assert {split: len(at) for split, at in made.splits.items()} == {"train": 18, "validation": 2, "test": 20}
+    assert made.images(made.splits["test"]).mean() > 150 > 100 > made.images(made.splits["validation"]).mean()
     (tmp_path / "data" / "dark" / "3.png").write_bytes(b"none")
     with pytest.raises(DatasetError, match="cannot be read as a picture"):
         open_dataset("classification", str(tmp_path / "data"), None, 32, 0)
+
+
+def test_a_run_goes_on_from_elsewhere_and_with_the_same_pictures_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(20):
+            Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).save(tmp_path / "data" / name / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    options = ["classification", *SHORT, "--num-threads", "1", "--data", "data", "--backbone", "lenet"]
+    assert train_perception.main([*options, "--out", "run"]) == 0
+    monkeypatch.chdir(ROOT)
+    run("runs.train_perception", "--resume", str(tmp_path / "run"), "--total-updates", "14")
+    shutil.copytree(tmp_path / "data" / "b", tmp_path / "data" / "c")
+    again = refused("runs.train_perception", "--resume", str(tmp_path / "run"), "--total-updates", "16")
+    assert "is not what it was when the run began" in again
 
 
 def test_a_public_data_sets_own_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

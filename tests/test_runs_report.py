@@ -35,7 +35,7 @@ def leave_run(folder: Path, config: TrainConfig | SB3Config, evaluations: Scored
     """Leave in `folder` what a run leaves that was scored like this."""
     folder.mkdir()
     save_json(folder / "config.json", {"config": to_json(config), "versions": machine.versions(), "wandb_id": "a"})
-    tracker = Tracker(folder, DQN_METRICS if isinstance(config, TrainConfig) else SB3_METRICS, config, "a", None)
+    tracker = Tracker(folder, DQN_METRICS if isinstance(config, TrainConfig) else SB3_METRICS, config, "a", None, print)
     for steps, seconds, scores in evaluations:
         tracker.log({"steps": steps, "frames": 4 * steps, "seconds": seconds - 0.5, "episodes": 1})
         human = human_normalized(config.env.game, float(np.mean(scores)))
@@ -47,6 +47,7 @@ def leave_run(folder: Path, config: TrainConfig | SB3Config, evaluations: Scored
         told = {"game": config.env.game, "protocol": config.env.protocol, "episodes": len(scores)}
         told |= {"epsilon": config.evaluation_epsilon, "seed": config.seed, "mean": float(np.mean(scores))}
         told |= {"std": float(np.std(scores)), "human_normalized": human, "scores": scores, "steps": steps}
+        told["final"] = steps >= config.total_steps
         save_json(folder / "evaluation.json", told)
     tracker.close()
     return folder
@@ -288,12 +289,6 @@ def test_runs_from_eyes_of_each_seed_are_one_setting(tmp_path: Path, one: str, o
         config = dataclasses.replace(dqn("pong", 1, seed), agent=DQNConfig(backbone=source), diagnostics=not seed)
         made.append(leave_run(tmp_path / str(seed), config, [(3_000, 60.0, [1.0])]))
     assert len(settings_of([read_result(folder) for folder in made])) == (1 if alike else 2)
-
-
-@pytest.mark.parametrize(("scores", "finished"), [([18.0, 19.0], False), ([19.0, 20.0], True)])
-def test_who_stops_at_a_score_has_finished_with_it(tmp_path: Path, scores: list[float], finished: bool) -> None:
-    config = dataclasses.replace(dqn("pong", 1, 0), stop_at_score=19.0, final_evaluation_episodes=2)
-    assert read_result(leave_run(tmp_path / "run", config, [(1_000, 9.0, scores)])).finished is finished
 
 
 def test_a_real_run_with_a_video(tmp_path: Path) -> None:

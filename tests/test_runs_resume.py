@@ -1,5 +1,7 @@
 """A run that is killed, anywhere, and resumed ends where the uninterrupted run ends, bit for bit."""
 
+import json
+import math
 import random
 import signal
 import time
@@ -9,7 +11,10 @@ import pytest
 import torch
 from commands import TINY, metrics, refused, run, start
 
+from agents.dqn import DQN
 from runs.checkpoints import find_checkpoint, load_tensors
+from runs.commands import DIVERGED
+from runs.train_dqn import main as train
 
 # What a run may be slower or faster at, but not different in.
 CLOCKS = {"seconds", "steps_per_second", "updates_per_second", "memory_gb"}
@@ -119,6 +124,34 @@ def test_more_steps_are_made_whatever_the_score(tmp_path: Path) -> None:
     assert find_checkpoint(out).name == "200"
     run("runs.train_dqn", "--resume", str(out), "--total-steps", "500")
     assert find_checkpoint(out).name == "500"
+
+
+def test_a_run_that_reached_its_score_stays_at_its_end(tmp_path: Path) -> None:
+    options, out = list(TINY), tmp_path / "run"
+    options[options.index("--stop-at-score") + 1] = "-100"
+    options[options.index("--evaluate-every-steps") + 1] = "200"
+    run("runs.train_dqn", *options, "--out", str(out))
+    whole, told = metrics(out), json.loads((out / "evaluation.json").read_text())
+    assert told["final"] and told["steps"] == 200
+    assert "which is its end" in refused("runs.train_dqn", "--resume", str(out))
+    # As it is when it was killed during the games at its end.
+    (out / "evaluation.json").write_text(json.dumps(told | {"final": False, "episodes": 10}))
+    lines = (out / "metrics.csv").read_text().splitlines(keepends=True)
+    (out / "metrics.csv").write_text("".join(lines[:-1]))
+    assert "score reached at step 200" in run("runs.train_dqn", "--resume", str(out))
+    assert json.loads((out / "evaluation.json").read_text()) == told
+    assert [row["evaluation_score"] for row in metrics(out)] == [row["evaluation_score"] for row in whole]
+
+
+def test_a_loss_that_is_no_number_is_seen_at_the_end_at_the_latest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = DQN.learn
+    monkeypatch.setattr(DQN, "learn", lambda *args: {name: math.nan * x for name, x in learn(*args).items()})
+    out = tmp_path / "run"
+    never = ["--log-every-steps", "100000", "--checkpoint-every-steps", "0"]
+    assert train([*TINY, *never, "--out", str(out)]) == DIVERGED
+    assert not (out / "evaluation.json").exists() and not (out / "checkpoints").exists()
 
 
 def test_a_run_killed_before_its_last_evaluation_makes_it(tmp_path: Path) -> None:

@@ -10,12 +10,15 @@ import pytest
 import torch
 from commands import metrics, refused, run, start
 from safetensors.torch import load_file
+from stable_baselines3 import DQN
 
 from runs import evaluate, watch
 from runs.checkpoints import load_backbone_weights
 from runs.commands import DIVERGED
+from runs.config import ResumeArgs
 from runs.evaluate import EvaluateArgs
 from runs.sb3_checkpoints import load_sb3
+from runs.sb3_run import resumed_run
 from runs.train_sb3 import main
 from runs.watch import WatchArgs
 
@@ -66,10 +69,23 @@ def test_a_loss_that_is_no_number_stops_and_spoils_no_checkpoint(
 ) -> None:
     monkeypatch.setattr("runs.sb3_run.LinearSchedule", lambda *_: lambda _: 1e30)  # PPO's rate, and its clipping
     out = tmp_path / "run"
-    options = ["--total-steps", "2000", "--checkpoint-every-steps", "100000", "--out", str(out)]
+    options = ["--total-steps", "2000", "--checkpoint-every-steps", "128", "--out", str(out)]
     assert main(["ppo", "catch", *SHORT, *options]) == DIVERGED
     assert "not a finite number" in " ".join(" ".join(capsys.readouterr()).split())
-    assert not (out / "checkpoints").exists()
+    for checkpoint in (out / "checkpoints").glob("*/weights.safetensors"):
+        assert all(weight.isfinite().all() for weight in load_file(checkpoint).values())
+    assert not (out / "evaluation.json").exists()
+
+
+def test_a_dqn_that_goes_on_twice_waits_for_a_fresh_replay_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    run("runs.train_sb3", "dqn", "catch", *SHORT, "--total-steps", "100", "--out", str(out))
+    run("runs.train_sb3", "--resume", str(out), "--total-steps", "200")
+    monkeypatch.setattr("runs.sb3_run.SB3_REPLAY_STEPS", 1_000)
+    model = resumed_run(ResumeArgs(out, total_steps=1_000)).model
+    assert isinstance(model, DQN) and model.learning_starts == 200 + 1_000 // 100
 
 
 def test_a_frozen_eye_stays_and_goes_on(trained: dict[str, Path]) -> None:
@@ -95,7 +111,7 @@ def test_it_goes_on_by_sb3s_own_means(tmp_path: Path) -> None:
     assert later >= steps + 100
     second = load_file(out / "checkpoints" / str(later) / "weights.safetensors")
     assert first.keys() == second.keys() and any(not torch.equal(first[name], second[name]) for name in first)
-    assert "its end is" in refused("runs.train_sb3", "--resume", str(out))
+    assert "which is its end" in refused("runs.train_sb3", "--resume", str(out))
 
 
 def test_wrong_input_gets_a_line(trained: dict[str, Path], tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 from commands import ROOT, TINY, environment, metrics, run
 
 from runs import train_dqn
+from runs.config import TrackingConfig, TrainConfig
+from runs.tracking import DQN_METRICS, Tracker
 
 WITH_WANDB = [option if option != "none" else "wandb" for option in TINY]
 
@@ -133,6 +135,32 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("epsilon")] == [
         int(r["steps"]) for r in metrics(out) if r["epsilon"]
     ]
+
+
+def test_tensorboard_keeps_the_row_that_a_run_goes_on_from(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = [*TINY, "--tracking", "tensorboard", "--checkpoint-every-steps", "100", "--out", str(tmp_path / "run")]
+    assert train_dqn.main([*options, "--total-steps", "300"]) == 0
+    assert train_dqn.main(["--resume", str(tmp_path / "run"), "--total-steps", "400"]) == 0
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("epsilon")] == list(range(50, 401, 50))
+
+
+def test_a_full_disk_is_told_of_once_and_ends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = TrainConfig(tracked=TrackingConfig(tracking="none"))
+    tracker = Tracker(tmp_path, DQN_METRICS, config, "a", None, print)
+    tracker.log({"steps": 1, "loss": 0.5})
+    whole, rows = (tmp_path / "metrics.csv").read_text(), tmp_path / "metrics.csv"
+    rows.unlink()
+    rows.symlink_to("/dev/full")
+    for steps in (2, 3):
+        tracker.log({"steps": steps, "loss": 0.5})
+    assert capsys.readouterr().out.count("No space left on device") == 1
+    rows.unlink()
+    rows.write_text(whole)
+    tracker.log({"steps": 4, "loss": 0.5})
+    assert [row["steps"] for row in metrics(tmp_path)] == ["1", "4"]
 
 
 def test_a_tracker_that_is_not_installed(
