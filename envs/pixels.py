@@ -1,5 +1,6 @@
 """Any Gymnasium environment with images and discrete actions, through Gymnasium's own wrappers."""
 
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -14,21 +15,16 @@ from envs.episodes import Episodes
 _DISCRETE = {"CarRacing-v3": {"continuous": False}}
 
 
-def make_pixels(env_id: str, num_envs: int, seed: int, **kwargs: Any) -> Episodes:
+def make_pixels(env_id: str, num_envs: int, seed: int) -> Episodes:
     """Return `num_envs` copies of a Gymnasium environment as uint8 (4, 84, 84) stacks of grey frames, reset.
 
     An environment whose observations are no image is rendered. One that shows (4, 84, 84) already is taken as it is.
-    `kwargs` go to `gymnasium.make`.
 
     Raises:
         ValueError: there is no such environment, its actions are not discrete, or it has nothing to show.
     """
-
-    def make_one() -> gymnasium.Env[Any, Any]:
-        return _preprocessed(env_id, kwargs)
-
     try:
-        envs = SyncVectorEnv([make_one] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+        envs = SyncVectorEnv([partial(_preprocessed, env_id)] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
     except (gymnasium.error.Error, ImportError) as error:
         raise ValueError(f"cannot make '{env_id}': {error}") from error
     space = envs.single_action_space
@@ -37,8 +33,8 @@ def make_pixels(env_id: str, num_envs: int, seed: int, **kwargs: Any) -> Episode
     return Episodes(envs, seed)
 
 
-def _preprocessed(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    env = gymnasium.make(env_id, render_mode="rgb_array", **(_DISCRETE.get(env_id, {}) | kwargs))
+def _preprocessed(env_id: str) -> gymnasium.Env[Any, Any]:
+    env = gymnasium.make(env_id, render_mode="rgb_array", **_DISCRETE.get(env_id, {}))
     space = env.observation_space
     if isinstance(space, spaces.Box) and space.dtype == np.uint8 and space.shape == (4, 84, 84):
         return env

@@ -26,7 +26,7 @@ class Layer:
     update_ratio: float = math.nan
     """Norm of the last update over norm of the weights."""
     gradient_norm: float = math.nan
-    """Of the last update's gradient of the weights, before clipping."""
+    """Of the last update's gradient of the weights, before clipping; of SB3's algorithms after it."""
     activation_mean: float = math.nan
     """Of what goes into the ReLU behind it, over a batch."""
     activation_spread: float = math.nan
@@ -92,7 +92,11 @@ def update_ratios(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor
                 update = state["exp_avg"] / (1 - beta1**steps) / root
             elif "square_avg" in state and weight.grad is not None:
                 variance = state["square_avg"] - state.get("grad_avg", torch.zeros_like(weight)).square()
-                update = weight.grad / (variance.clamp(min=0).sqrt() + group["eps"])
+                if isinstance(optimizer, torch.optim.RMSprop):
+                    root = variance.clamp(min=0).sqrt() + group["eps"]
+                else:  # as TensorFlow has it
+                    root = (variance + group["eps"]).sqrt()
+                update = weight.grad / root
             else:
                 continue
             found[name] = float(group["lr"] * update.norm() / weight.detach().norm().clamp(min=1e-12))

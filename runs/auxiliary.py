@@ -29,7 +29,7 @@ class AuxiliaryTask:
         """
         chosen = config.auxiliary
         assert chosen.task is not None
-        self._settings, self._seed, self._precision = chosen, config.seed, config.precision
+        self._settings, self._seed = chosen, config.seed
         self.config = PerceptionConfig(
             task=chosen.task,
             data=chosen.data or "replay",
@@ -71,7 +71,7 @@ class AuxiliaryTask:
         if self.data is None or self.beside.task.unit == "loss":
             return None
         network = PerceptionNetwork(backbone, self.beside.head)
-        measured = measure_split(network, self.beside.task, self.data, "validation", self._precision)[1]
+        measured = measure_split(network, self.beside.task, self.data, "validation", self.config)[1]
         network.train()
         return measured[self.beside.task.unit]
 

@@ -164,7 +164,7 @@ def evaluate_perception(args: EvaluateArgs) -> int:
             raise ValueError(
                 f"{data.name} has {data.channels} channels, the checkpoint was trained on {about['channels']}"
             )
-    answers, measured = measure_split(network, task, data, "test", config.precision)
+    answers, measured = measure_split(network, task, data, "test", config)
     result = {"data": data.name, "images": len(answers)} | measured
     if args.json is not None:
         args.json.write_text(json.dumps(result, indent=1))

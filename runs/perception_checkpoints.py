@@ -6,7 +6,6 @@ learner.safetensors    the optimizer's moments
 state.json             counters and the best score so far
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +128,6 @@ def load_perception(path: Path, device: str = "auto") -> tuple[PerceptionNetwork
     checkpoint = find_checkpoint(path)
     config, about = load_config(checkpoint)
     try:
-        config = replace(config, backbone=about["backbone"])
         task = make_task(config, about["names"], about["pixels"])
         _, backbone = make_backbone(about["backbone"], about["channels"])
         network = make_network(task, backbone, tuple(about["size"]), config)

@@ -32,7 +32,6 @@ from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled
 from runs.tracking import PERCEPTION_METRICS
 
 CLIP_NORM = 1.0
-EVALUATION_BATCH = 256
 PICTURES = 12  # of an evaluation
 EARLY_UPDATES = (1, 10)  # when most goes wrong: looked at before the first row is due
 
@@ -185,7 +184,7 @@ class PerceptionRun(Run[PerceptionConfig]):
 
     def evaluate(self) -> None:
         """Measure on the validation split, draw some of it, and keep the weights if they are the best."""
-        answers, measured = measure_split(self.network, self.task, self.data, "validation", self.config.precision)
+        answers, measured = measure_split(self.network, self.task, self.data, "validation", self.config)
         told = {name: value for name, value in measured.items() if name in PERCEPTION_METRICS and name != "loss"}
         row = {"updates": self.updates, "validation_loss": measured["loss"]} | told
         if self._training_loss is not None:
@@ -193,7 +192,7 @@ class PerceptionRun(Run[PerceptionConfig]):
         self._tracker.log(row)
         seen_once = self.updates * self.config.batch_size >= len(self.data.splits["train"])
         if self.config.diagnostics and seen_once and self._training_loss is not None:
-            guess = self.task.guess_loss(EVALUATION_BATCH)
+            guess = self.task.guess_loss(self.config.batch_size)
             worse = worse_than_guessing(self._training_loss, measured["loss"], guess)
             self.display.warn(f"update {self.updates:,}", {"guessing": worse} if worse else {})
         score = measured[self.task.unit] * (-1 if self.task.unit in LOWER_IS_BETTER else 1)
@@ -210,7 +209,7 @@ class PerceptionRun(Run[PerceptionConfig]):
     def test(self) -> dict[str, Any]:
         """Measure the best weights, and a blind guess, on the test split; write a picture."""
         self.network.load_state_dict(load_tensors(self.folder / "best" / "weights.safetensors"))
-        answers, measured = measure_split(self.network, self.task, self.data, "test", self.config.precision)
+        answers, measured = measure_split(self.network, self.task, self.data, "test", self.config)
         result: dict[str, Any] = {"updates": self.updates, "test": measured}
         if self.config.baselines and self.task.unit not in LOWER_IS_BETTER:
             guess = self.task.majority(self.data.truth("train")).expand_as(answers).to(answers.dtype)
@@ -295,26 +294,31 @@ def passes(precision: str, device: torch.device) -> torch.autocast:
 
 @torch.inference_mode()
 def answer_split(
-    network: PerceptionNetwork, task: Task, data: Dataset, split: str, precision: str
+    network: PerceptionNetwork, task: Task, data: Dataset, split: str, config: PerceptionConfig
 ) -> tuple[Tensor, float]:
-    """Return what a network says of each image of a split, on the CPU, and its mean loss there."""
+    """Return what a network says of each image of a split, on the CPU, and its mean loss there.
+
+    In batches as large as training's and from all over the split, since a contrast's loss is against its batch.
+    """
     network.eval()
     torch.manual_seed(0)  # what a task draws at random here is the same each time
     device = next(network.parameters()).device
     found, losses, at = [], [], data.splits[split]
-    for start in range(0, len(at), EVALUATION_BATCH):
-        images, targets = data.take(at[start : start + EVALUATION_BATCH], device)
-        with passes(precision, device):
+    places = torch.arange(len(at))
+    batches = [places[i :: -(-len(at) // config.batch_size)] for i in range(-(-len(at) // config.batch_size))]
+    for batch in batches:
+        images, targets = data.take(at[batch.numpy()], device)
+        with passes(config.precision, device):
             losses.append(float(task.loss(network, images, targets)) * len(images))
             found.append(task.answer(network, images).cpu())
-    return torch.cat(found), sum(losses) / len(at)
+    return torch.cat(found)[torch.cat(batches).argsort()], sum(losses) / len(at)
 
 
 def measure_split(
-    network: PerceptionNetwork, task: Task, data: Dataset, split: str, precision: str
+    network: PerceptionNetwork, task: Task, data: Dataset, split: str, config: PerceptionConfig
 ) -> tuple[Tensor, dict[str, float]]:
     """Return what a network says of each image of a split, and the metrics of that, the loss first."""
-    answers, loss = answer_split(network, task, data, split, precision)
+    answers, loss = answer_split(network, task, data, split, config)
     if task.unit == "loss":
         return answers, {"loss": loss}
     return answers, {"loss": loss} | task.measure(answers, data.truth(split))

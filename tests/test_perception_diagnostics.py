@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import nn
 from torch.nn import functional as F
 
@@ -49,7 +50,7 @@ def test_activations_by_hand() -> None:
     assert found["first"].dead_share == 0.5
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "rmsprop of SB3's a2c"])
 def test_update_ratios_are_what_the_weights_moved_by(name: str) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
@@ -57,6 +58,7 @@ def test_update_ratios_are_what_the_weights_moved_by(name: str) -> None:
         "adam": lambda: torch.optim.Adam(network.parameters(), lr=0.01),
         "adamw": lambda: torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=0.0),
         "rmsprop": lambda: torch.optim.RMSprop(network.parameters(), lr=0.01, centered=True, eps=1e-4),
+        "rmsprop of SB3's a2c": lambda: RMSpropTFLike(network.parameters(), lr=0.01, eps=1e-5),
     }[name]()
     before = network
     for _ in range(3):
