@@ -25,7 +25,8 @@ from runs.auxiliary import AuxiliaryTask
 from runs.checkpoints import CheckpointError, load_backbone_weights
 from runs.config import ResumeArgs, TrainConfig
 from runs.evaluate import describe, evaluate
-from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled, was_evaluated
+from runs.folders import was_evaluated
+from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled
 from runs.tracking import DQN_METRICS
 from runs.videos import record_video
 
@@ -82,16 +83,6 @@ class DQNRun(Run[TrainConfig]):
         self._segments: list[Segment] = []  # where the newest checkpoint has the replay
         self._open(checkpoint)
         self._worker = ThreadPoolExecutor(1, "learner", machine.settle_thread, (config.num_threads,))
-
-    @property
-    def done(self) -> int:
-        """Steps so far."""
-        return self.steps
-
-    @property
-    def total(self) -> int:
-        """Steps at its end."""
-        return self.config.total_steps
 
     def begin(self) -> None:
         """Open the tracker and say where the run lives."""

@@ -1,11 +1,13 @@
 """A run's folder: made once, held by one process at a time."""
 
 import fcntl
+import json
 import os
 import time
 from pathlib import Path
 from typing import IO
 
+EVALUATION = "evaluation.json"  # an agent's last scores, and whether they are the final ones
 PATIENCE_SECONDS = 0.5  # `in_use` holds the lock for an instant
 
 
@@ -49,6 +51,12 @@ class RunFolder:
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()
+
+
+def was_evaluated(path: Path) -> bool:
+    """Whether an agent's run is at its end, the games there included."""
+    told = path / EVALUATION
+    return told.exists() and bool(json.loads(told.read_text()).get("final"))
 
 
 def in_use(path: Path) -> bool:

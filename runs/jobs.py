@@ -1,6 +1,5 @@
 """A run of one of our commands as a process of its own, which goes on where it was and is stopped as by Ctrl-C."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -8,7 +7,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from runs.folders import in_use
+from runs.folders import in_use, was_evaluated
 
 
 def start(folder: Path, command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
@@ -50,7 +49,4 @@ def listen() -> None:
 
 def is_whole(folder: Path) -> bool:
     """Whether a run of ours came to its end, the test or the games there included."""
-    evaluation = folder / "evaluation.json"
-    if evaluation.exists():
-        return bool(json.loads(evaluation.read_text()).get("final"))
-    return (folder / "test.json").exists()
+    return was_evaluated(folder) or (folder / "test.json").exists()

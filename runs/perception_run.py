@@ -81,16 +81,6 @@ class PerceptionRun(Run[PerceptionConfig]):
         self._last = ""
         self._open(checkpoint)
 
-    @property
-    def done(self) -> int:
-        """Updates so far."""
-        return self.updates
-
-    @property
-    def total(self) -> int:
-        """Updates at its end."""
-        return self.config.total_updates
-
     def begin(self) -> None:
         """Open the tracker and say where the run lives."""
         config, sizes = self.config, {name: len(at) for name, at in self.data.splits.items()}

@@ -68,12 +68,18 @@ def _pictures(
             members = np.random.default_rng([seed, value]).permutation(np.flatnonzero(classes == value))
             belongs[members[: round(0.2 * len(members))]] = "test"
             belongs[members[round(0.2 * len(members)) : round(0.3 * len(members))]] = "validation"
-    splits = {split: np.flatnonzero(belongs == split) for split in SPLITS}
-    if missing := [split for split in SPLITS if len(splits[split]) == 0]:
-        raise DatasetError(f"'{name}' has no pictures for {missing[0]}: there are only {len(images)}")
+    splits = _splits_of(belongs, name)
     channels, height, width = images.shape[1:]
     targets = classes.astype(np.int64)[:, None]
     return Dataset(name, channels, (height, width), splits, lambda at: images[at], targets, {"class": names})
+
+
+def _splits_of(belongs: NDArray[np.str_], name: str) -> dict[str, NDArray[np.int64]]:
+    """Return the places of each split's pictures; raise DatasetError where one has none."""
+    splits = {split: np.flatnonzero(belongs == split) for split in SPLITS}
+    if missing := [split for split in SPLITS if len(splits[split]) == 0]:
+        raise DatasetError(f"'{name}' has no pictures for {missing[0]}: there are only {len(belongs)}")
+    return splits
 
 
 def read_picture(source: Any, size: int, grey: bool = False) -> NDArray[np.uint8]:
@@ -115,12 +121,9 @@ def _picture_folder(folder: Path, size: int, seed: int) -> Dataset:
     """Return all pictures in a folder and in those below it, split as train/ and test/ say if they are there."""
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURE_KINDS)
     if (folder / "train").is_dir() and (folder / "test").is_dir():
-        belongs = np.array([file.relative_to(folder).parts[0] for file in files])
-        files = [file for file, split in zip(files, belongs, strict=True) if split in SPLITS]
-        belongs = _with_validation(belongs[np.isin(belongs, SPLITS)], seed)
-        splits = {split: np.flatnonzero(belongs == split) for split in SPLITS}
-        if missing := [split for split in SPLITS if len(splits[split]) == 0]:
-            raise DatasetError(f"'{folder}' has no pictures for {missing[0]}")
+        files = [file for file in files if file.relative_to(folder).parts[0] in SPLITS]
+        belongs = np.array([file.relative_to(folder).parts[0] for file in files], "<U10")
+        splits = _splits_of(_with_validation(belongs, seed), folder.name)
     else:
         splits = _drawn_splits(len(files), folder, seed)
     images = np.stack([read_picture(file, size) for file in files])

@@ -11,23 +11,23 @@ from runs import machine
 from runs.checkpoints import CheckpointError, CheckpointWriter, load_json, newest_checkpoint, save_json
 from runs.commands import DIVERGED, StopSignal
 from runs.config import ResumeRun, SB3Config, TrainConfig, to_json
-from runs.folders import RunFolder
+from runs.folders import EVALUATION, RunFolder
 from runs.perception_config import PerceptionConfig
 from runs.progress import ProgressDisplay
 from runs.tracking import Tracker, need_tracker
 
-EVALUATION = "evaluation.json"
 Config = TypeVar("Config", TrainConfig, PerceptionConfig, SB3Config)
 
 
 class Run(Generic[Config]):
-    """A run, new or resumed. One kind of run sets up what learns, then opens the folder; `done` counts what it did."""
+    """A run, new or resumed. Each kind of run sets up what learns, then opens the folder."""
 
     command: ClassVar[str]
     """The module that trains, and goes on."""
     metrics: ClassVar[dict[str, str]]
     """What it tracks, and what each means; the first is what it counts by."""
     unit: ClassVar[str] = "step"
+    """What `done` and `total` count: the run has an attribute `steps`, its configuration `total_steps`."""
 
     def __init__(self, config: Config, wandb_id: str) -> None:
         """Take a configuration in which `auto` is settled.
@@ -45,12 +45,12 @@ class Run(Generic[Config]):
     @property
     def done(self) -> int:
         """Units so far."""
-        raise NotImplementedError
+        return int(getattr(self, f"{self.unit}s"))
 
     @property
     def total(self) -> int:
         """Units at its end."""
-        raise NotImplementedError
+        return int(getattr(self.config, f"total_{self.unit}s"))
 
     def _load(self, checkpoint: Path) -> None:
         """Become what the run was when that was written."""
@@ -150,12 +150,6 @@ def refuse_finished(checkpoint: Path, unit: str, total: int | None, ended: bool)
         raise CheckpointError(
             f"'{checkpoint.parent.parent}' is at {unit} {count:,}, which is its end: give a larger --total-{unit}s"
         )
-
-
-def was_evaluated(folder: Path) -> bool:
-    """Whether an agent's run is at its end, the games there included."""
-    path = folder / EVALUATION
-    return path.exists() and bool(load_json(path).get("final"))
 
 
 def resumed(args: ResumeRun, read: Callable[[Path], tuple[Config, dict[str, Any]]]) -> tuple[Config, str, Path]:

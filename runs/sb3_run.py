@@ -19,8 +19,9 @@ from runs import machine
 from runs.checkpoints import CheckpointError
 from runs.config import ResumeArgs, SB3Config
 from runs.evaluate import describe, evaluate
+from runs.folders import was_evaluated
 from runs.perception_checkpoints import make_backbone
-from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled, was_evaluated
+from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled
 from runs.sb3_checkpoints import load_config, write_sb3
 from runs.tracking import SB3_METRICS
 
@@ -102,16 +103,6 @@ class SB3Run(Run[SB3Config]):
     def _load(self, checkpoint: Path) -> None:
         state = load_config(checkpoint)[1]
         self._episodes, self._seconds = state["episodes"], state["seconds"]
-
-    @property
-    def done(self) -> int:
-        """Steps so far."""
-        return self.steps
-
-    @property
-    def total(self) -> int:
-        """Steps at its end."""
-        return self.config.total_steps
 
     @property
     def steps(self) -> int:

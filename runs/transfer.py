@@ -14,7 +14,7 @@ import tyro
 from runs import jobs
 from runs.commands import refusing_bad_input, run_command
 from runs.curves import read_curve
-from runs.folders import RunFolder
+from runs.folders import EVALUATION, RunFolder
 from runs.perception_config import HEADS
 
 TARGETS = {"probe": "F1 of a linear probe", "segmentation": "mIoU", "dqn": "score"}
@@ -59,8 +59,6 @@ class Job:
 
     folder: Path
     command: tuple[str, ...]
-    result: str
-    """The file that a run leaves at its end."""
     thousands: float
     """Of updates or steps."""
 
@@ -90,7 +88,8 @@ class Cell:
 
     def value(self) -> float:
         """Return the figure that its job came to."""
-        found: Any = json.loads((self.job.folder / self.job.result).read_text())
+        result = EVALUATION if self.target == "dqn" else "test.json"
+        found: Any = json.loads((self.job.folder / result).read_text())
         if self.target == "dqn":
             return float(found["mean"])
         return float(found["test"]["f1_weighted" if self.target == "probe" else "miou"])
@@ -114,7 +113,7 @@ class Plan:
         self.data = self.out / "data"
         self.pretraining: list[Job] = []
         if set(targets) != {"dqn"} or set(sources) - {NONE, RANDOM, "dqn"}:
-            self.pretraining.append(Job(self.data, (*record, "--out", str(self.data)), "card.json", 0.1))
+            self.pretraining.append(Job(self.data, (*record, "--out", str(self.data)), 0.1))
         self.cells: list[Cell] = []
         for source in sources:
             variants = {NONE: ("whole",), RANDOM: ("frozen",)}.get(source, ("frozen", "fine-tuned"))
@@ -182,7 +181,7 @@ class Plan:
         folder, updates = self.out / "perception" / name, self.args.updates
         options = ["--data", str(self.data), "--game", self.args.game, "--total-updates", str(updates)]
         options += ["--seed", str(seed), "--no-baselines", "--tracking", "none", "--out", str(folder), *more]
-        return Job(folder, ("runs.train_perception", task, *options), "test.json", updates / 1_000)
+        return Job(folder, ("runs.train_perception", task, *options), updates / 1_000)
 
     def _dqn(self, name: str, seed: int, *more: str) -> Job:
         folder, steps = self.out / "dqn" / name, self.args.dqn_steps
@@ -198,7 +197,7 @@ class Plan:
         ]
         options += ["--evaluate-every-steps", str(max(1, steps // EVALUATIONS)), "--evaluation-video-steps", "0"]
         options += ["--tracking", "none", "--out", str(folder), *more]
-        return Job(folder, ("runs.train_dqn", "pong", *options), "evaluation.json", steps / 1_000)
+        return Job(folder, ("runs.train_dqn", "pong", *options), steps / 1_000)
 
 
 def _name(source: str) -> str:

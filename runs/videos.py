@@ -89,7 +89,6 @@ def record_video(agent: "Player", env: EnvConfig, path: Path, seed: int, epsilon
     """
     from runs.moments import first_episodes, play
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}")  # of which a kill leaves a part
     partial.touch()
     game = first_episodes(play(agent, env, seed, epsilon), 1)
