@@ -2,7 +2,8 @@
 
 The master weights and the optimizer's moments are float32. With bf16 precision forward and backward passes run on a
 bfloat16 copy of the weights that each update refreshes; the gradients are applied to the master weights in float32.
-On a CPU with bf16 instructions the whole update is compiled (`native.py`); torch's own are the reference.
+On a CPU with bf16 instructions the whole update is compiled (`native.py`), on an NVIDIA GPU it is captured
+(`captured.py`); torch's own is the reference.
 """
 
 import copy
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 
 from agents import native
 from agents.auxiliary import AUXILIARY_LEARNED, Auxiliary
+from agents.captured import CapturedUpdate
 from agents.config import DQNConfig
 from agents.networks import QNetwork
-from agents.replay import Batch
+from agents.replay import Batch, restore_generator
 from agents.schedules import linear
 from agents.updates import LEARNED, EagerUpdate, PreparedBatch
 from perception.backbones import BACKBONES, Backbone
@@ -43,7 +45,7 @@ class DQN:
     ) -> None:
         """Make an agent with fresh weights, drawn by `seed`; `precision` is float32 or bf16.
 
-        With an `auxiliary` task the update is torch's own: the compiled one has no room for a further gradient.
+        With an `auxiliary` task the update is torch's own, which alone has room for a further gradient.
         """
         self.config, self.num_actions = config, num_actions
         self.frame_shape, self.stack = frame_shape, stack
@@ -51,9 +53,10 @@ class DQN:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             backbone = BACKBONES[config.backbone](stack)
-            # The one place that chooses between the compiled path and torch's own.
+            # The one place that chooses between the compiled path, the captured one, and torch's own.
             compiled = self.device.type == "cpu" and precision == "bf16" and config.optimizer == "adam"
             compiled = compiled and auxiliary is None and native.fits(backbone, frame_shape)
+            captured = self.device.type == "cuda" and auxiliary is None
             network = native.NativeQNetwork if compiled else QNetwork
             self.online = network(backbone, frame_shape, num_actions, config.dueling).to(self.device)
             if config.initialization == "orthogonal":
@@ -65,13 +68,13 @@ class DQN:
         parts: list[nn.Module] = [self.online.backbone, self.online.head]
         if auxiliary is not None:
             parts.append(auxiliary.head.to(self.device))
-        self.optimizer = _make_optimizer(config, parts)
+        self.optimizer = _make_optimizer(config, parts, captured)
         if isinstance(self.online, native.NativeQNetwork) and isinstance(self.optimizer, torch.optim.Adam):
             self._update = native.NativeUpdate(self.online, self.optimizer, config.gradient_clip_norm)
         else:
-            self._update = EagerUpdate(
-                self.online, self.dtype, self.optimizer, config.gradient_clip_norm, config.double, auxiliary
-            )
+            kind = CapturedUpdate if captured else EagerUpdate
+            clip_norm, double = config.gradient_clip_norm, config.double
+            self._update = kind(self.online, self.dtype, self.optimizer, clip_norm, double, auxiliary)
         self.learned = LEARNED if auxiliary is None else LEARNED + AUXILIARY_LEARNED
         self._later = config.double or auxiliary is not None  # whether batches keep the states reached
         self._generator = torch.Generator(device=self.device).manual_seed(seed)
@@ -81,7 +84,7 @@ class DQN:
         """Return action values (B, A) float32 of stacks (B, C, H, W)."""
         return self._update.network(torch.as_tensor(frames, device=self.device))
 
-    opinion_is = "Q-value of each action"
+    opinion_is, draws = "Q-value of each action", False
 
     @property
     def backbone(self) -> Backbone:
@@ -142,13 +145,18 @@ class DQN:
         """Set the learning rates that the schedule has at `step` of `total_steps`; return the head's."""
         end = self.config.learning_rate_end
         rate = linear(step, self.config.learning_rate, self.config.learning_rate if end is None else end, total_steps)
-        share = 1.0
-        if self.config.backbone_learning_rate is not None:
+        # Beside an auxiliary task a frozen backbone has a learning rate of 0, but a gradient, which is told.
+        frozen = step < self.config.freeze_backbone_steps
+        self._update.freeze(frozen and self.auxiliary is None)
+        share = 0.0 if frozen else 1.0
+        if not frozen and self.config.backbone_learning_rate is not None:
             share = self.config.backbone_learning_rate / self.config.learning_rate
-        backbone, *heads = self.optimizer.param_groups
-        backbone["lr"] = rate * share if step >= self.config.freeze_backbone_steps else 0.0
-        for head in heads:
-            head["lr"] = rate
+        for index, group in enumerate(self.optimizer.param_groups):
+            own = rate * share if index == 0 else rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(own)
+            else:
+                group["lr"] = own
         return rate
 
     @torch.no_grad()
@@ -210,15 +218,27 @@ class DQN:
                 if value.shape == weight.shape:
                     value = torch.empty_like(weight).copy_(value)  # in the weight's memory format, which was not saved
                 moments.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
-        self._generator.set_state(state["generator"].cpu())
+        before = self.optimizer.state_dict()  # what the compiled path has from the start, others lack before an update
+        self.optimizer.load_state_dict(before | {"state": before["state"] | moments})
+        if isinstance(self._update, CapturedUpdate):
+            self._update.forget()
+        restore_generator(self._generator, state["generator"])
 
 
-def _make_optimizer(config: DQNConfig, parts: list[nn.Module]) -> torch.optim.Optimizer:
-    """Return the optimizer, with a group for each part's weights: the backbone's, the head's, an auxiliary head's."""
-    weights = [{"params": list(part.parameters())} for part in parts]
+def _make_optimizer(config: DQNConfig, parts: list[nn.Module], captured: bool) -> torch.optim.Optimizer:
+    """Return the optimizer, with a group for each part's weights: the backbone's, the head's, an auxiliary head's.
+
+    For a `captured` update the learning rates are tensors on the device, which a graph reads anew each time.
+    """
+    weights: list[dict[str, Any]] = [{"params": list(part.parameters()), "lr": config.learning_rate} for part in parts]
+    if captured:
+        for group in weights:
+            group["lr"] = torch.tensor(config.learning_rate, device=group["params"][0].device)
+    shared: dict[str, Any] = {"eps": config.optimizer_epsilon, "capturable": captured}
     if config.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=config.learning_rate, eps=config.optimizer_epsilon, fused=True)
-    return torch.optim.RMSprop(
-        weights, lr=config.learning_rate, alpha=0.95, eps=config.optimizer_epsilon, centered=True, foreach=True
-    )
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(weights, fused=True, **shared)
+    else:
+        optimizer = torch.optim.RMSprop(weights, alpha=0.95, centered=True, foreach=True, **shared)
+    # The updates before the capture are meant to be made without it: torch would warn of that.
+    optimizer._warned_capturable_if_run_uncaptured = captured  # type: ignore[attr-defined]
+    return optimizer

@@ -517,7 +517,9 @@ struct Batch {
 };
 
 struct Adam {
-    float clip_norm, backbone_rate, rate, beta1, beta2, root, epsilon;  // rates and root with this step's corrections
+    float rate, root;  // with this step's corrections
+    float backbone_rate, backbone_root;
+    float clip_norm, beta1, beta2, epsilon;
 };
 
 // Σ x²; sixteen partial sums, whatever the count.
@@ -816,9 +818,10 @@ void saccade_forward(const uint8_t* frames, int samples, const bf16* packed, con
 // gets the mean loss, the mean absolute error, the mean value of the chosen actions and the gradient's norm before
 // clipping. The gradients of the hidden layers' weights, nineteen twentieths of all, are never written down: they are
 // products of the units' gradients d and the features x, and their norm follows from those alone, the sum of
-// (x_i · x_j)(d_i · d_j) over all pairs of samples.
-void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int hidden_layers, const Adam* adam,
-                   float* numbers) {
+// (x_i · x_j)(d_i · d_j) over all pairs of samples. A frozen backbone, the first six parameters, stays as it is: its
+// gradients are not worked out, and count as 0.
+void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int hidden_layers, bool frozen,
+                   const Adam* adam, float* numbers) {
     thread_local Update own;
     Update& all = own;  // what helpers see as well
     const bool shared = !taken.exchange(true);  // a second one at the same time works alone
@@ -843,7 +846,8 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
     if (batch->frames_t) value(batch->frames_t, nullptr, selector);  // double Q-learning
     value(batch->frames_tm1, all.kept.data(), q_tm1);
 
-    for (int i = 0; i < 6 + 4 * hidden_layers; i++) {
+    const int first_learnt = frozen ? 6 : 0;
+    for (int i = first_learnt; i < 6 + 4 * hidden_layers; i++) {
         if (parameters[i].gradient) memset(parameters[i].gradient, 0, parameters[i].count * sizeof(float));
     }
     all.d_units.assign(rounded * units, 0);
@@ -875,6 +879,7 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
                       rounded, BLOCK);
         }
         pair_up(kept + KEPT_FEATURES, KEPT, BLOCK, FEATURES, all.sample_pairs.data() + first * FEATURES);
+        if (frozen) continue;
         share(shared, FEATURES / (7 * BLOCK), [&](int item) {
             for (int i = 7 * item; i < 7 * (item + 1); i++) {
                 features_backward(all, packed, kept, first, units, i * BLOCK);
@@ -894,6 +899,7 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
     }
     const float* sums[3] = {all.sums1[0].data(), all.sums2.data(), all.sums3.data()};
     share(shared, 3 + hidden_layers, [&](int item) {
+        if (item < 3 && frozen) return;
         if (item < 3) {
             gather(sums[item], LAYOUTS[item]->from_sums, SCALES[item], parameters[2 * item].gradient);
             Parameter& bias = parameters[2 * item + 1];
@@ -906,7 +912,7 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
     });
 
     double squares = 0;
-    for (int i = 0; i < 6 + 4 * hidden_layers; i++) {
+    for (int i = first_learnt; i < 6 + 4 * hidden_layers; i++) {
         Parameter& p = parameters[i];
         if (p.gradient) p.square = square_sum(p.gradient, p.count);
         squares += p.square;
@@ -918,7 +924,7 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
         if (p.gradient) adam_step(*adam, scale, p, 0, p.gradient, p.count);
     }
     const Steps along = Steps::along(rounded / BLOCK, BLOCK, BLOCK * FEATURES);
-    share(shared, units / BLOCK + 3, [&](int item) {
+    share(shared, units / BLOCK + (frozen ? 0 : 3), [&](int item) {
         if (item < units / BLOCK) {
             const int unit = item * BLOCK;
             float* d_weights = scratch().d_weights.data();
@@ -932,6 +938,7 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
             const int layer = item - units / BLOCK;
             Adam backbone = *adam;
             backbone.rate = adam->backbone_rate;
+            backbone.root = adam->backbone_root;
             for (int i = 2 * layer; i < 2 * layer + 2; i++) {
                 adam_step(backbone, scale, parameters[i], 0, parameters[i].gradient, parameters[i].count);
             }

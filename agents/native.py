@@ -136,6 +136,8 @@ class NativeUpdate:
         self.network, self._optimizer, self._clip_norm = network, optimizer, clip_norm
         hidden, outputs = network.head.hidden_layers(), network.head.output_layers()
         self._parameters = [w for layer in (*network.convolutions(), *hidden, *outputs) for w in layer.parameters()]
+        self._backbone = 2 * len(network.convolutions())  # the first of the parameters
+        self._frozen = False
         self._structs = (_Parameter * len(self._parameters))()
         self._hidden_layers = len(hidden)
         without_gradient = {layer.weight for layer in hidden}
@@ -147,16 +149,20 @@ class NativeUpdate:
     def learn(self, prepared: PreparedBatch, shown: None = None) -> Tensor:
         """Make the update; return `LEARNED`, (4,). There is no auxiliary task here: nothing is `shown`."""
         assert shown is None
-        for struct, weight in zip(self._structs, self._parameters, strict=True):
+        for index, (struct, weight) in enumerate(zip(self._structs, self._parameters, strict=True)):
             state = self._optimizer.state[weight]
-            state["step"] += 1
+            state["step"] += not self._frozen or index >= self._backbone
             struct.weight, struct.gradient, struct.count = _at(weight), _at(weight.grad), weight.numel()
             struct.first, struct.second = _at(state["exp_avg"]), _at(state["exp_avg_sq"])
         backbone, group = self._optimizer.param_groups
-        steps, (beta1, beta2) = float(self._optimizer.state[self._parameters[0]]["step"]), group["betas"]
-        corrected, root = 1 / (1 - beta1**steps), 1 / math.sqrt(1 - beta2**steps)
-        rates = backbone["lr"] * corrected, group["lr"] * corrected
-        adam = (ctypes.c_float * 7)(self._clip_norm, *rates, beta1, beta2, root, group["eps"])
+        beta1, beta2 = group["betas"]
+
+        def corrected(rate: float, weight: Tensor) -> tuple[float, float]:
+            steps = max(1.0, float(self._optimizer.state[weight]["step"]))
+            return rate / (1 - beta1**steps), 1 / math.sqrt(1 - beta2**steps)
+
+        rates = *corrected(group["lr"], self._parameters[-1]), *corrected(backbone["lr"], self._parameters[0])
+        adam = (ctypes.c_float * 8)(*rates, self._clip_norm, beta1, beta2, group["eps"])
         frames_t = prepared.frames_t if prepared.frames_t.numel() else None
         batch = _Batch(
             *map(_at, prepared._replace(frames_t=frames_t)),
@@ -165,9 +171,19 @@ class NativeUpdate:
         )
         learned = torch.empty(len(LEARNED))
         _library().saccade_learn(
-            ctypes.byref(batch), _at(self.network.packed), self._structs, self._hidden_layers, adam, _at(learned)
+            ctypes.byref(batch),
+            _at(self.network.packed),
+            self._structs,
+            self._hidden_layers,
+            ctypes.c_bool(self._frozen),
+            adam,
+            _at(learned),
         )
         return learned
+
+    def freeze(self, frozen: bool) -> None:
+        """Leave the backbone and Adam's moments of it as they are in the updates from now on; or no longer."""
+        self._frozen = frozen
 
     def help_until(self, done: Callable[[], bool]) -> None:
         """Take part in the updates that another thread makes. Nothing that they compute depends on it."""
@@ -177,7 +193,8 @@ class NativeUpdate:
     def gradient_norms(self) -> dict[str, float]:
         """Return the norm of the last update's gradient of each weight, by name."""
         squares = {weight: struct.square for weight, struct in zip(self._parameters, self._structs, strict=True)}
-        return {name: math.sqrt(squares[weight]) for name, weight in self.network.named_parameters()}
+        frozen = set(self._parameters[: self._backbone] if self._frozen else ())
+        return {name: math.sqrt(squares[w]) for name, w in self.network.named_parameters() if w not in frozen}
 
 
 def _library() -> ctypes.CDLL:

@@ -1,5 +1,6 @@
 """Replay memory that stores each frame once and stacks when it samples."""
 
+import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,15 @@ from torch import Tensor
 # What followed the step of a row. A cut (game over or, in `classic`, a lost life) has discount 0; a truncated episode
 # bootstraps from its last frame, which lies in a row of its own that is never sampled.
 GOES_ON, CUT, TRUNCATED, LAST_FRAME = 0, 1, 2, 3
+
+
+def restore_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Go on with the random numbers of a generator's state; of one on another kind of device, with others."""
+    state = state.cpu()
+    if state.numel() == generator.get_state().numel():
+        generator.set_state(state)
+    else:
+        generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
 
 
 class Batch(NamedTuple):
@@ -84,6 +94,11 @@ class FrameReplay:
             return torch.from_numpy(np.zeros(shape, dtype))
         return torch.zeros(shape, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype, device=self.device)
 
+    def _on_device(self, array: NDArray[Any]) -> Tensor:
+        """Return it where the rows live, without waiting for what a GPU has to do before."""
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
     @staticmethod
     def bytes_needed(capacity_steps: int, frame_shape: tuple[int, int]) -> int:
         """Return the bytes a full replay takes: the frame, action, reward, ending and age of each step."""
@@ -132,7 +147,7 @@ class FrameReplay:
         endings: NDArray[np.uint8],
         ages: NDArray[np.uint8],
     ) -> None:
-        at = (torch.from_numpy(envs).to(self.device), torch.from_numpy(self._written[envs] % self.rows).to(self.device))
+        at = self._on_device(envs), self._on_device(self._written[envs] % self.rows)
         values = (
             (self._frames, frames),
             (self._actions, actions.astype(np.uint8)),
@@ -141,7 +156,7 @@ class FrameReplay:
             (self._ages, ages),
         )
         for column, value in values:
-            column[at] = torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
+            column[at] = self._on_device(value)
         self._written[envs] += 1
 
     def can_sample(self) -> bool:
@@ -162,8 +177,8 @@ class FrameReplay:
         A draw that meets a row that holds only an episode's last frame is drawn again, up to seven times; after an
         eighth such draw the step beside it is taken.
         """
-        first = torch.from_numpy(self._first_start()).to(self.device)
-        span = torch.from_numpy(self._last_start() - self._first_start()).to(self.device)
+        first = self._on_device(self._first_start())
+        span = self._on_device(self._last_start() - self._first_start())
         draws = torch.rand(8, batch_size, generator=self._generator, device=self.device, dtype=torch.float64)
         place = draws * span.sum()
         upto = span.cumsum(0)
@@ -289,4 +304,4 @@ class FrameReplay:
         """Restore what `state_dict` returned."""
         self._written[:] = state["written"].numpy()
         self._next_age[:] = state["next_age"].numpy()
-        self._generator.set_state(state["generator"].cpu())
+        restore_generator(self._generator, state["generator"])

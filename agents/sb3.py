@@ -176,7 +176,8 @@ class SB3Player:
         """Play as `model` does, now and as it goes on learning."""
         assert isinstance(model.action_space, Discrete)
         self.model, self.num_actions = model, int(model.action_space.n)
-        self.opinion_is = f"{'Q-value' if isinstance(model, SB3DQN) else 'probability'} of each action"
+        self.draws = not isinstance(model, SB3DQN)
+        self.opinion_is = f"{'probability' if self.draws else 'Q-value'} of each action"
 
     @property
     def backbone(self) -> Backbone:
@@ -184,11 +185,6 @@ class SB3Player:
         eye = _acting(self.model).features_extractor
         assert isinstance(eye, BackboneExtractor)
         return eye.backbone
-
-    def act(self, frames: NDArray[np.uint8], epsilon: float = 0.0) -> Tensor:
-        """Return the best action (B,) for stacks (B, C, H, W); whoever calls adds the random ones."""
-        assert epsilon == 0
-        return torch.from_numpy(self.model.predict(frames, deterministic=True)[0])
 
     @torch.inference_mode()
     def opinion(self, frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:

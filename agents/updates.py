@@ -52,6 +52,7 @@ class EagerUpdate:
         self._gradients = [torch.zeros_like(weight) for weight in self._weights]
         for weight, gradient in zip(self._weights, self._gradients, strict=True):
             weight.grad = gradient
+        self._frozen = False
 
     def learn(self, prepared: PreparedBatch, shown: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Make the update; return `LEARNED`, (4,), on the device.
@@ -69,8 +70,9 @@ class EagerUpdate:
         loss = huber(error).mean()
         with torch.no_grad():
             learned = [loss.detach(), error.abs().mean(), q_tm1.gather(1, a_tm1.unsqueeze(1)).mean()]
-        gradients = torch.autograd.grad(loss, list(self.network.parameters()))
-        torch._foreach_copy_(self._gradients[: len(gradients)], list(gradients))
+        learning = self.network.head if self._frozen else self.network
+        gradients = torch.autograd.grad(loss, list(learning.parameters()))
+        torch._foreach_copy_(self._learnt()[: len(gradients)], list(gradients))
         beside = [] if shown is None else self._join(*shown)
         return torch.stack([*learned, self._step(), *beside])
 
@@ -90,17 +92,27 @@ class EagerUpdate:
     def _step(self) -> Tensor:
         """Step along the gradients that there are; return their norm before clipping."""
         with torch.no_grad():
-            norm = _norm(self._gradients)
+            norm = _norm(self._learnt())
             if self._clip_norm > 0:
                 self._excess = excess = (norm / self._clip_norm).clamp(min=1.0)
                 if isinstance(self._optimizer, torch.optim.Adam):
                     # Fused Adam divides by `grad_scale` in the pass that it makes anyway.
                     self._optimizer.grad_scale, self._optimizer.found_inf = excess, torch.zeros_like(excess)  # type: ignore[attr-defined]
                 else:
-                    torch._foreach_div_(self._gradients, excess)
+                    torch._foreach_div_(self._learnt(), excess)
             self._optimizer.step()
         self.network.take(self._master)
         return norm
+
+    def _learnt(self) -> list[Tensor]:
+        """Return the gradients of what is not frozen."""
+        return self._gradients[len(list(self.network.backbone.parameters())) if self._frozen else 0 :]
+
+    def freeze(self, frozen: bool) -> None:
+        """Leave the backbone and the optimizer's moments of it as they are in the updates from now on; or no longer."""
+        self._frozen = frozen
+        for weight, gradient in zip(self._master.backbone.parameters(), self._gradients, strict=False):
+            weight.grad = None if frozen else gradient
 
     def help_until(self, done: Callable[[], bool]) -> None:
         """Return at once: this update is made by one thread."""

@@ -25,6 +25,10 @@ def make_games(config: EnvConfig, num_envs: int, seed: int, *, num_threads: int 
         return make_atari(config, num_envs, seed, num_threads=num_threads)
     if config.game != CATCH and "-v" not in config.game:
         check_game(config.game)
+    if config.game.startswith("ALE/"):
+        raise ValueError(f"'{config.game}' has rules in its name: give the game, say breakout, and --protocol v5")
+    if config.protocol != "classic":
+        raise ValueError(f"protocol {config.protocol} is of Atari games; '{config.game}' is none")
     if config.full_action_space or config.mode is not None or config.difficulty is not None:
         raise ValueError(f"full_action_space, mode and difficulty are options of Atari games; '{config.game}' is none")
     return make_pixels("saccade/Catch-v0" if config.game == CATCH else config.game, num_envs, seed)

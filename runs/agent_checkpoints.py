@@ -113,7 +113,10 @@ def load_agent(path: Path | str, device: str = "auto") -> tuple[DQN, TrainConfig
     checkpoint = find_checkpoint(Path(path))
     config, about = load_config(checkpoint)
     device = machine.choose_device(device)
-    agent = make_agent(config, about["shapes"], device)
+    try:
+        agent = make_agent(config, about["shapes"], device)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"'{checkpoint}/config.json' is damaged, or of another version: {error}") from error
     load_weights(checkpoint, agent)
     return agent, config
 

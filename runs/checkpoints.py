@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,6 +101,7 @@ def replace_weights(folder: Path, name: str, write: Callable[[Path], None]) -> N
         OSError: it could not be written; the folder that was there stays.
     """
     partial, old, target = folder / f".{name}{PARTIAL}", folder / f".{name}-old", folder / name
+    restore_weights(folder, name)
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     partial.mkdir()
@@ -108,6 +110,13 @@ def replace_weights(folder: Path, name: str, write: Callable[[Path], None]) -> N
         target.rename(old)
     partial.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_weights(folder: Path, name: str) -> None:
+    """Put the folder `name` back in its place where `replace_weights` was killed between its two renames."""
+    old, target = folder / f".{name}-old", folder / name
+    if old.exists() and not target.exists():
+        old.rename(target)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -184,6 +193,21 @@ def read_about(checkpoint: Path, expected: str) -> dict[str, Any]:
     return about
 
 
+def refuse_strange_module(checkpoint: Path, game: str) -> None:
+    """Refuse a game that is named `module:Id`, as Gymnasium imports it, unless the module is an installed package's.
+
+    Raises:
+        CheckpointError: to make the game would run code that may have come with the checkpoint.
+    """
+    module, colon, _ = game.partition(":")
+    top = module.partition(".")[0]
+    if colon and (top not in packages_distributions() or Path(top).exists() or Path(f"{top}.py").exists()):
+        raise CheckpointError(
+            f"'{checkpoint}' plays '{game}', which would run the module {module}: if you trust it, install its package "
+            "and start this in a folder that has none of that name"
+        )
+
+
 def format_of(path: Path) -> str | None:
     """Return the format of a checkpoint folder, or of a run folder's newest checkpoint.
 
@@ -226,8 +250,18 @@ def fold_spectral_norm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors, contiguous, and sync them to disk."""
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+    """Write tensors, contiguous, and sync them to disk.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    path.touch()
+    mode = path.stat().st_mode  # safetensors leaves its files to their owner alone
+    try:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    path.chmod(mode)
     sync(path)
 
 

@@ -37,8 +37,13 @@ def read_curve(folder: Path, over: str, metric: str) -> tuple[list[float], list[
     told = [name for name in (rows[0] if rows else {}) if any(row[name] for row in rows)]
     if missing := [name for name in (over, metric) if name not in told]:
         raise ValueError(f"'{folder}' tells no {missing[0]}; it tells {', '.join(told) or 'nothing yet'}")
-    # The last row of each place: the evaluation at the end is of more games than the one before it.
-    last = {float(row[over]): row for row in rows if row[metric]}
+    # Rows of evaluations do not tell all counts: those are as in the row before. Of each place the last row counts:
+    # the evaluation at the end is of more games than the one before it.
+    place, last = "", {}
+    for row in rows:
+        place = row[over] or place
+        if row[metric] and place:
+            last[float(place)] = row
     spread = [float(row.get(f"{metric}_std") or 0) for row in last.values()]
     return list(last), [float(row[metric]) for row in last.values()], spread
 
@@ -51,14 +56,17 @@ def main(args: CurvesArgs) -> int:
         if args.out.suffix not in (".png", ".svg", ".pdf") or not args.out.parent.is_dir():
             raise ValueError(f"--out {args.out}: needs the name of a .png, .svg or .pdf in a folder that is there")
         need_writable(args.out)
-        curves = {run.name: read_curve(run, args.over, args.metric) for run in args.runs}
+        curves = [read_curve(run, args.over, args.metric) for run in args.runs]
+    names = [run.name for run in args.runs]
+    if len(set(names)) < len(names):
+        names = [str(run) for run in args.runs]
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for name, (x, y, spread) in curves.items():
+    for name, (x, y, spread) in zip(names, curves, strict=True):
         (line,) = axes.plot(x, y, marker="o", markersize=4, label=name)
         low, high = ([value + sign * band for value, band in zip(y, spread, strict=True)] for sign in (-1, 1))
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.12, linewidth=0)

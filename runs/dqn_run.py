@@ -22,7 +22,7 @@ from perception.diagnostics import faults as layer_faults
 from runs import machine
 from runs.agent_checkpoints import Segment, load_config, load_learner, make_agent, write_learner, write_weights
 from runs.auxiliary import AuxiliaryTask
-from runs.checkpoints import CheckpointError, load_backbone_weights
+from runs.checkpoints import CheckpointError, load_backbone_weights, restore_weights
 from runs.config import ResumeArgs, TrainConfig
 from runs.evaluate import describe, evaluate
 from runs.folders import was_evaluated
@@ -49,8 +49,10 @@ class DQNRun(Run[TrainConfig]):
         """
         super().__init__(config, wandb_id)
         frame_shape, stack = (84, 84), STACK
-        if config.device == "cpu":
-            machine.check_memory(FrameReplay.bytes_needed(config.agent.replay_capacity_steps, frame_shape))
+        if config.device == "mps":
+            raise ValueError("a DQN is not trained on mps, which lacks 64-bit numbers: use --device cpu")
+        bytes_needed = FrameReplay.bytes_needed(config.agent.replay_capacity_steps, frame_shape)
+        machine.check_memory(bytes_needed, device=config.device)
         self.games = make_games(config.env, config.num_envs, config.seed)
         self.lives_count = config.env.protocol == "classic"
         shapes = {"num_actions": self.games.num_actions, "frame_shape": frame_shape, "stack": stack}
@@ -162,7 +164,7 @@ class DQNRun(Run[TrainConfig]):
             "episodes": self.episodes,
             "seconds": self.seconds(),
             "epsilon": self.epsilon(),
-            "learning_rate": self.agent.optimizer.param_groups[-1]["lr"],
+            "learning_rate": float(self.agent.optimizer.param_groups[-1]["lr"]),
             "replay_fill": len(self.replay) / (self.replay.rows * self.replay.num_envs),
             "replay_age_steps": len(self.replay) / 2,
             "memory_gb": round(machine.resident_memory() / 1e9, 3),
@@ -323,6 +325,7 @@ class DQNRun(Run[TrainConfig]):
         self.steps, self.updates, self.episodes = about["steps"], state["updates"], state["episodes"]
         self._seconds, self._scores, self._lengths = state["seconds"], state["scores"], state["lengths"]
         self.reached = state.get("reached", False) and self.config.stop_at_score is not None
+        restore_weights(self.folder, "best")
         if (self.folder / "best").exists():
             self._best_score = load_config(self.folder / "best")[1]["evaluation"]["mean"]
         if "series" not in state["games"]:
@@ -363,7 +366,7 @@ def resumed_run(args: ResumeArgs) -> DQNRun:
         ValueError: there is no checkpoint, it is damaged, the run is finished or alive, or the device is absent.
     """
     config, wandb_id, checkpoint = resumed(args, load_config)
+    refuse_finished(checkpoint, "step", args.total_steps, config.total_steps, was_evaluated(args.resume))
     if args.total_steps:  # who asks for more steps wants them, whatever the score
         config = replace(config, total_steps=args.total_steps, stop_at_score=None)
-    refuse_finished(checkpoint, "step", args.total_steps, was_evaluated(args.resume))
     return DQNRun(config, wandb_id, checkpoint)

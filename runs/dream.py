@@ -171,7 +171,7 @@ def _dreamt_on(subject: "Subject", picture: str) -> "Tensor":
     import torch
     from PIL import Image, ImageOps
 
-    from runs.picture_sets import read_picture
+    from runs.picture_sets import in_eight_bits, read_picture
 
     if picture.isdecimal() and not Path(picture).exists():
         if int(picture) >= len(subject.images):
@@ -180,7 +180,7 @@ def _dreamt_on(subject: "Subject", picture: str) -> "Tensor":
             )
         return subject.images[int(picture)].float() / 255
     try:
-        whole = Image.open(picture).convert("RGB")
+        whole = in_eight_bits(Image.open(picture)).convert("RGB")
     except OSError as error:
         raise ValueError(f"--deep-dream '{picture}' cannot be read as a picture: {error}") from error
     channels, side = subject.shape[0], min(*whole.size, LARGEST)

@@ -30,14 +30,12 @@ class Player(Interface):
     num_actions: int
     opinion_is: str
     """In words, what the numbers of `opinion` are."""
+    draws: bool
+    """Whether it draws actions by its opinion, probabilities, as it did when it learnt; else it takes the best."""
 
     @property
     def backbone(self) -> "Backbone":
         """The eye, whose maps can be looked at."""
-        ...
-
-    def act(self, frames: "NDArray[np.uint8]") -> "Tensor":
-        """Return the best action for each, (B,)."""
         ...
 
     def opinion(self, frames: "NDArray[np.uint8]") -> "tuple[Tensor, Tensor]":
@@ -53,14 +51,28 @@ class Player(Interface):
         ...
 
 
+def choose(
+    player: Player, frames: "NDArray[np.uint8]", epsilon: float, rng: np.random.Generator
+) -> "tuple[NDArray[np.int64], Tensor, Tensor]":
+    """Return an action (B,) for each stack (B, C, H, W), a share `epsilon` of them random, and the player's opinion."""
+    opinions, values = player.opinion(frames)
+    if player.draws:
+        upto = opinions.cpu().double().numpy().cumsum(axis=1)
+        actions = (rng.random((len(upto), 1)) >= upto / upto[:, -1:]).sum(axis=1)
+    else:
+        actions = opinions.argmax(dim=1).cpu().numpy()
+    random = rng.integers(player.num_actions, size=len(actions))
+    return np.where(rng.random(len(actions)) < epsilon, random, actions), opinions, values
+
+
 def evaluate(agent: Player, env: EnvConfig, episodes: int, epsilon: float, seed: int) -> dict[str, Any]:
-    """Play `episodes` whole games, greedily but for a share `epsilon` of random actions.
+    """Play `episodes` whole games, as the agent chooses but for a share `epsilon` of random actions.
 
     The games are divided among the environments beforehand, so that short games do not count more.
 
     Returns:
         mean, std (over games), scores (raw) and lengths_steps of the games, human_normalized (None without a human
-        score), game, protocol, epsilon, seed.
+        score), game, protocol, epsilon, seed, draws (as the player's).
     """
     from envs.games import make_games
     from envs.scores import human_normalized
@@ -72,9 +84,7 @@ def evaluate(agent: Player, env: EnvConfig, episodes: int, epsilon: float, seed:
     scores: list[list[float]] = [[] for _ in range(num_envs)]
     lengths: list[list[int]] = [[] for _ in range(num_envs)]
     while any(len(mine) < due for mine, due in zip(scores, quota, strict=True)):
-        actions = agent.act(games.frames).cpu().numpy()
-        random = rng.integers(games.num_actions, size=num_envs)
-        transition = games.step(np.where(rng.random(num_envs) < epsilon, random, actions))
+        transition = games.step(choose(agent, games.frames, epsilon, rng)[0])
         for episode in transition.episodes:
             if len(scores[episode.env]) < quota[episode.env]:
                 scores[episode.env].append(episode.score)
@@ -88,6 +98,7 @@ def evaluate(agent: Player, env: EnvConfig, episodes: int, epsilon: float, seed:
         "protocol": env.protocol,
         "episodes": episodes,
         "epsilon": epsilon,
+        "draws": agent.draws,
         "seed": seed,
         "mean": mean,
         "std": float(np.std(every)),
@@ -153,10 +164,10 @@ def evaluate_perception(args: EvaluateArgs) -> int:
         from runs.perception_run import measure_split
 
         played = EvaluateArgs(args.checkpoint)
-        if [args.episodes, args.protocol, args.epsilon] != [played.episodes, played.protocol, played.epsilon]:
-            raise ValueError("--episodes, --protocol and --epsilon go with an agent; this is a perception task's")
+        if any(getattr(args, name) != getattr(played, name) for name in ("episodes", "protocol", "epsilon", "seed")):
+            raise ValueError("--episodes, --protocol, --epsilon and --seed go with an agent; this is a task's")
         machine.settle_thread(machine.usable_cores())
-        network, task, config, about = load_perception(args.checkpoint, args.device)
+        network, task, config, about = load_perception(args.checkpoint, args.device, judged=True)
         game = args.game if args.data else args.game or config.game
         data = open_dataset(config.task, args.data or config.data, game, about["size"][0], config.seed)
         data = data.numbered_as(about["names"])
@@ -182,7 +193,7 @@ def load_player(checkpoint: Path, protocol: Protocol | None, device: str) -> tup
     from envs.games import make_games
     from runs import machine
     from runs.agent_checkpoints import load_agent
-    from runs.checkpoints import format_of
+    from runs.checkpoints import format_of, refuse_strange_module
 
     machine.settle_thread(machine.usable_cores())
     if format_of(checkpoint) == "saccade-sb3-1":
@@ -192,6 +203,7 @@ def load_player(checkpoint: Path, protocol: Protocol | None, device: str) -> tup
     else:
         agent, config = load_agent(checkpoint, device)
     env = replace(config.env, protocol=protocol or config.env.protocol)
+    refuse_strange_module(checkpoint, env.game)
     games = make_games(env, 1, seed=0)
     games.close()
     if games.num_actions != agent.num_actions:
@@ -214,8 +226,8 @@ def describe(result: dict[str, Any]) -> str:
     human = result["human_normalized"]
     return (
         f"{result['game']}: {result['mean']:.2f} ± {result['std']:.2f} over {result['episodes']} games "
-        f"({result['protocol']}, ε = {result['epsilon']}, seed {result['seed']})"
-        + (f", human-normalised {human:.2f}" if human is not None else "")
+        f"({result['protocol']}, ε = {result['epsilon']}{', actions drawn' if result['draws'] else ''}, "
+        f"seed {result['seed']})" + (f", human-normalised {human:.2f}" if human is not None else "")
     )
 
 

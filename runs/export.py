@@ -40,7 +40,7 @@ def _write_sb3(args: ExportArgs) -> None:
     try:
         model.save(args.target)
     except OSError as error:
-        raise ValueError(f"cannot write '{args.target}': {error.strerror}") from error
+        raise ValueError(f"cannot write '{args.target}': {error.strerror or error}") from error
     print(f"{args.target}: {args.target.stat().st_size / 2**20:.1f} MB, for stable_baselines3.DQN.load")
 
 
@@ -57,7 +57,7 @@ def _write_folder(args: ExportArgs) -> None:
         kept = {name: about[name] for name in ("steps", "wandb_id", "evaluation") if name in about}
         write_weights(args.target, config, agent, kept, bf16=True)
     except OSError as error:
-        raise ValueError(f"cannot write '{args.target}': {error.strerror}") from error
+        raise ValueError(f"cannot write '{args.target}': {error.strerror or error}") from error
     size = sum(file.stat().st_size for file in args.target.iterdir())
     print(f"{args.target}: {size / 2**20:.1f} MB, trained for {about['steps']:,} steps")
 

@@ -11,6 +11,7 @@ Stacks, masks, variables and captions are derived when they are read.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,14 @@ def open_columns(folder: Path, game: str, steps: int, mode: str = "r") -> dict[s
         try:
             if mode == "w+":
                 columns[name] = open_memmap(path, mode="w+", dtype=dtype, shape=(steps, *shape))
+                if hasattr(os, "posix_fallocate"):  # a disk that fills up later would end the process without a word
+                    with path.open("r+b") as file:
+                        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
             else:
                 columns[name] = np.load(path, mmap_mode=mode, allow_pickle=False)  # type: ignore[arg-type]
         except (OSError, ValueError) as error:
-            raise FramesError(f"'{path}' cannot be read ({error}): record again into an empty folder") from error
+            done = "made" if mode == "w+" else "read"
+            raise FramesError(f"'{path}' cannot be {done} ({error}): record again into an empty folder") from error
         if columns[name].shape != (steps, *shape) or columns[name].dtype != dtype:
             raise FramesError(f"'{path}' is not as its card says: record again into an empty folder")
     return columns
@@ -86,8 +91,16 @@ def colours_shown(screens: NDArray[np.uint8]) -> list[int]:
 
 
 def labels_of(card: dict[str, Any], game: str) -> Labels:
-    """Return a recorded game's labels; of a game of which none are known, its colours but the commonest."""
-    return LABELS[game] if game in LABELS else labels_by_colour(card["colours"][game][1:])
+    """Return a recorded game's labels; of a game of which none are known, its colours but the commonest.
+
+    Raises:
+        FramesError: the recording is not whole.
+    """
+    if game in LABELS:
+        return LABELS[game]
+    if game not in card["colours"]:
+        raise FramesError(f"the recording of {game} was stopped before its end: give its command again")
+    return labels_by_colour(card["colours"][game][1:])
 
 
 def split_of(episodes: NDArray[np.int32]) -> NDArray[np.str_]:

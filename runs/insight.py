@@ -53,7 +53,7 @@ def load_subject(checkpoint: Path, game: str | None, steps: int, seed: int, devi
     played = play_episode(agent, env, seed, EPSILON, steps)
     network, device = agent.differentiable(), machine.choose_device(device)
     _, backbone = make_backbone(str(checkpoint), played.frames.shape[1])
-    values = ["value"] if "Q-value" in agent.opinion_is else []
+    values = [] if agent.draws else ["value"]
 
     def ask(images: Tensor) -> Tensor:
         preferred = network(images)

@@ -94,9 +94,9 @@ def resident_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS, which has no /proc
 
 
-def check_memory(bytes_needed: int, remedy: str | None = None) -> None:
-    """Raise ValueError, with what to do, when a replay of this size cannot fit into memory."""
-    available = available_memory()
+def check_memory(bytes_needed: int, remedy: str | None = None, device: str = "cpu") -> None:
+    """Raise ValueError, with what to do, when a replay of this size cannot fit into the device's memory."""
+    available = torch.cuda.mem_get_info()[0] if device == "cuda" else available_memory()
     if bytes_needed > available:
         remedy = remedy or f"lower --replay-capacity-steps to {90 * available // bytes_needed} % of what it is, or less"
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from envs.config import EnvConfig
-from runs.evaluate import EVALUATION_STREAM
+from runs.evaluate import EVALUATION_STREAM, choose
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,10 +55,9 @@ def play(
         while True:
             shown = np.empty((0, 0, 3), np.uint8) if screen is None else screen.show().copy()
             frames = games.frames[0].copy()
-            opinions, values = player.opinion(games.frames)
-            opinion, value = opinions[0].tolist(), float(values)
-            action = int(rng.integers(len(opinion))) if rng.random() < epsilon else int(np.argmax(opinion))
-            after = games.step(np.array([action]))
+            actions, opinions, values = choose(player, games.frames, epsilon, rng)
+            opinion, value, action = opinions[0].tolist(), float(values), int(actions[0])
+            after = games.step(actions)
             if screen is not None:
                 screen.step(action)
             reward, over, before = float(after.rewards[0]), bool(after.episodes), score

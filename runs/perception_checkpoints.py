@@ -6,6 +6,7 @@ learner.safetensors    the optimizer's moments
 state.json             counters and the best score so far
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +120,20 @@ def load_config(checkpoint: Path) -> tuple[PerceptionConfig, dict[str, Any]]:
     return read_config(checkpoint, FORMAT, perception_config)
 
 
-def load_perception(path: Path, device: str = "auto") -> tuple[PerceptionNetwork, Task, PerceptionConfig, Any]:
+def load_perception(
+    path: Path, device: str = "auto", *, judged: bool = False
+) -> tuple[PerceptionNetwork, Task, PerceptionConfig, Any]:
     """Return the network of a checkpoint or run folder, its task, its configuration and what else it says of itself.
+
+    A gan whose judge is gone can still draw, unless it is to be `judged`.
 
     Raises:
         ValueError: the checkpoint is missing, damaged or of another kind, or there is no such device.
     """
     checkpoint = find_checkpoint(path)
     config, about = load_config(checkpoint)
+    if config.judge and not judged and not Path(config.judge).exists():
+        config = replace(config, judge=None)
     try:
         task = make_task(config, about["names"], about["pixels"])
         _, backbone = make_backbone(about["backbone"], about["channels"])

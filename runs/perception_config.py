@@ -158,6 +158,7 @@ class PerceptionConfig:
                 for name, tasks in OPTIONS_OF.items()
             ),
             (min(self.total_updates, self.batch_size) >= 1, "total_updates and batch_size must be at least 1"),
+            (self.task != "contrast" or self.batch_size > 1, "contrast needs a batch_size above 1"),
             (
                 self.task == "classification" or self.augmentation != "affine",
                 "augmentation affine moves the picture and not what is true of it: use none",

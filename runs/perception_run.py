@@ -56,6 +56,10 @@ class PerceptionRun(Run[PerceptionConfig]):
         source = config.backbone if about is None else about["backbone"]
         size = config.image_size or max(32, smallest_image(source))
         self.data: Dataset = open_dataset(config.task, config.data, config.game, size, config.seed)
+        if config.image_size and self.data.recorded:
+            raise ValueError(f"image_size is an option of pictures: '{config.data}' is a recording, of 84×84")
+        if config.motion_weight and not self.data.recorded:
+            raise ValueError(f"motion_weight is an option of recordings: nothing moves in '{config.data}'")
         self.backbone_name, backbone = make_backbone(source, self.data.channels)
         self._pixels = self.data.pixels() if config.task == "segmentation" else None
         ours = {"channels": self.data.channels, "size": list(self.data.size), "names": self.data.names}
@@ -349,8 +353,9 @@ def resumed_run(args: PerceptionResumeArgs) -> PerceptionRun:
         ValueError: there is no checkpoint, it is damaged, the run is finished or alive, or the device is absent.
     """
     config, wandb_id, checkpoint = resumed(args, load_config)
-    config = replace(config, total_updates=args.total_updates or config.total_updates)
     told = args.resume / "test.json"
     tested = load_json(told)["updates"] if told.exists() else 0
-    refuse_finished(checkpoint, "update", args.total_updates, tested >= int(checkpoint.name))
+    ended = tested >= int(checkpoint.name)
+    refuse_finished(checkpoint, "update", args.total_updates, config.total_updates, ended)
+    config = replace(config, total_updates=args.total_updates or config.total_updates)
     return PerceptionRun(config, wandb_id, checkpoint)

@@ -89,12 +89,25 @@ def read_picture(source: Any, size: int, grey: bool = False) -> NDArray[np.uint8
         DatasetError: it cannot be read.
     """
     try:
-        picture = source if isinstance(source, Image.Image) else Image.open(source)
+        picture = in_eight_bits(source if isinstance(source, Image.Image) else Image.open(source))
         picture = picture.convert("L" if grey else "RGB").resize((size, size), Image.Resampling.BILINEAR)
     except OSError as error:
         raise DatasetError(f"'{source}' cannot be read as a picture: {error}") from error
     pixels = np.asarray(picture)
     return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def in_eight_bits(picture: Image.Image) -> Image.Image:
+    """Return a picture of 8 bits a channel; Pillow's own conversion cuts 16 bits off at 255.
+
+    Raises:
+        OSError: its numbers have 32 bits, and nobody says what white is.
+    """
+    if picture.mode in ("I", "F"):
+        raise OSError(f"it has 32 bits a pixel (mode {picture.mode}): save it with 8 or 16")
+    if not picture.mode.startswith("I;16"):
+        return picture
+    return Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
 
 
 def _class_folder(folder: Path, size: int, seed: int) -> Dataset:
@@ -229,13 +242,14 @@ def _public(name: str, size: int, seed: int, labelled: bool) -> Dataset:
         raise DatasetError(f"'{name}' has no pictures with labels; its columns are {', '.join(first)}")
     if not labelled:
         label, items = "class", [(split, {picture: row[picture], "class": "picture"}) for split, row in items]
-    feature = loaded["train"].features.get(label)
+    feature = loaded["train"].features.get(label) if labelled else None
     found = Counter(row[label] for _, row in items)
-    names = list(feature.names) if hasattr(feature, "names") else [str(value) for value in sorted(found)]
+    named = getattr(feature, "names", None)
+    names = list(named or [str(value) for value in sorted(found)])
     grey = first[picture].mode == "L"
     images = np.stack([read_picture(row[picture], size, grey) for _, row in items])
     values = {value: i for i, value in enumerate(sorted(found))}
-    classes = np.array([row[label] if hasattr(feature, "names") else values[row[label]] for _, row in items])
+    classes = np.array([row[label] if named else values[row[label]] for _, row in items])
     belongs = np.array([split for split, _ in items])
     made = "test" in belongs
     return _pictures(name, images, classes, names, _with_validation(belongs, seed) if made else None, seed)

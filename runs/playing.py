@@ -28,7 +28,7 @@ class Played(NamedTuple):
 def play_episode(
     agent: "Player", env: EnvConfig, seed: int, epsilon: float, most_steps: int, *, colour: bool = False
 ) -> Played:
-    """Play an episode, or its first `most_steps` steps, greedily but for a share `epsilon` of random actions."""
+    """Play an episode, or its first `most_steps` steps, as the agent does but for a share `epsilon` of random ones."""
     moments = play(agent, env, seed, epsilon, colour=colour)
     seen = list(itertools.islice(first_episodes(moments, 1), most_steps))
     moments.close()

@@ -59,8 +59,9 @@ def main(args: RecordArgs) -> int:
         if {**card, **CHANGING} != {**asked, **CHANGING}:
             raise FramesError(f"'{args.out}' holds another recording: choose another --out")
         lock = RunFolder(args.out, resumed=resumed)
-        columns = {game: open_columns(args.out, game, args.steps, "r+" if resumed else "w+") for game in players}
         replace_text(args.out / "card.json", json.dumps(card, indent=1))
+        begun = {game: card["done"][game][0] > 0 for game in players}
+        columns = {game: open_columns(args.out, game, args.steps, "r+" if begun[game] else "w+") for game in players}
 
     stop = StopSignal()
     stop.listen()
@@ -89,7 +90,7 @@ def main(args: RecordArgs) -> int:
                 card["done"][game] = [step, episode]
                 replace_text(args.out / "card.json", json.dumps(card, indent=1))
             card["colours"][game] = colours_shown(columns[game]["screens"])
-        replace_text(args.out / "card.json", json.dumps(card, indent=1))
+            replace_text(args.out / "card.json", json.dumps(card, indent=1))
         display.say(f"{args.steps * len(players):,} steps in {args.out}")
     return 0
 

@@ -143,12 +143,17 @@ def new_wandb_id() -> str:
     return secrets.token_hex(4)
 
 
-def refuse_finished(checkpoint: Path, unit: str, total: int | None, ended: bool) -> None:
-    """Raise CheckpointError where a run has `ended`, scores and all, and no new `total` beyond that is given."""
+def refuse_finished(checkpoint: Path, unit: str, total: int | None, planned: int, ended: bool) -> None:
+    """Raise CheckpointError where nothing is left to do.
+
+    That is where a run has `ended`, scores and all, and no new `total` beyond that is given, and where a new one, other
+    than was `planned`, lies behind it.
+    """
     count = int(checkpoint.name)
-    if ended and (total is None or total <= count):
+    if (ended and (total or 0) <= count) or (total not in (None, planned) and (total or 0) < count):
+        which = "which is its end" if ended else f"which is beyond {total:,}"
         raise CheckpointError(
-            f"'{checkpoint.parent.parent}' is at {unit} {count:,}, which is its end: give a larger --total-{unit}s"
+            f"'{checkpoint.parent.parent}' is at {unit} {count:,}, {which}: give a larger --total-{unit}s"
         )
 
 

@@ -267,6 +267,6 @@ def resumed_run(args: ResumeArgs) -> SB3Run:
         ValueError: there is no checkpoint, it is damaged, the run is finished or alive, or the device is absent.
     """
     config, wandb_id, checkpoint = resumed(args, load_config)
+    refuse_finished(checkpoint, "step", args.total_steps, config.total_steps, was_evaluated(args.resume))
     config = replace(config, total_steps=args.total_steps or config.total_steps)
-    refuse_finished(checkpoint, "step", args.total_steps, was_evaluated(args.resume))
     return SB3Run(config, wandb_id, checkpoint)

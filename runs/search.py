@@ -137,6 +137,8 @@ class Search:
         if args.trials < 2:
             raise ValueError(f"trials {args.trials} must be at least 2")
         self.parameters = [read_parameter(text, self.agent) for text in args.parameters]
+        if args.what == "contrast" and any(each.name == "batch-size" for each in self.parameters):
+            raise ValueError("a contrast's loss is against its batch, and grows with batch-size: it cannot be searched")
         least = PRESETS[args.what][1].agent.learning_rate_end if self.agent else None
         if least and "learning-rate" in args.parameters:  # where it ends; it only falls
             self.parameters = [replace(p, low=least) if p.name == "learning-rate" else p for p in self.parameters]

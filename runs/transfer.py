@@ -109,6 +109,8 @@ class Plan:
                 raise ValueError(f"'{name}' is none of {', '.join(choices)}")
         if min(args.seeds, args.updates, args.dqn_steps, args.record_steps) < 1:
             raise ValueError("--seeds, --updates, --dqn-steps and --record-steps must be at least 1")
+        self._sizes = {name: getattr(args, name) for name in ("updates", "dqn_steps", "record_steps")}
+        self._sizes_file = self.out / "sizes.json"
         record = ("runs.record_frames", "--games", args.game, "--steps", str(args.record_steps))
         self.data = self.out / "data"
         self.pretraining: list[Job] = []
@@ -124,18 +126,19 @@ class Plan:
                     for variant in variants if target != "probe" else variants[:1]:
                         self.cells.append(Cell(source, variant, target, seed, self._use(source, variant, target, seed)))
 
+    def check_sizes(self) -> None:
+        """Raise ValueError where the runs that are there are of other sizes."""
+        if self._sizes_file.exists() and (found := json.loads(self._sizes_file.read_text())) != self._sizes:
+            raise ValueError(f"'{self.out}' holds runs of {found}: give the same sizes, or another --out")
+
     def open(self) -> None:
         """Take the folder, and write how large the runs are to `sizes.json`.
 
         Raises:
-            ValueError: the runs that are there are of other sizes, a transfer in it is alive, or it cannot be written.
+            ValueError: a transfer in it is alive, or it cannot be written.
         """
         self._lock = RunFolder(self.out, resumed=True)
-        sizes = {name: getattr(self.args, name) for name in ("updates", "dqn_steps", "record_steps")}
-        path = self.out / "sizes.json"
-        if path.exists() and (found := json.loads(path.read_text())) != sizes:
-            raise ValueError(f"'{self.out}' holds runs of {found}: give the same sizes, or another --out")
-        path.write_text(json.dumps(sizes))
+        self._sizes_file.write_text(json.dumps(self._sizes))
 
     def jobs(self) -> Iterator[Job]:
         """Yield every job once, what others need first."""
@@ -285,6 +288,7 @@ def main(args: TransferArgs) -> int:
 
         check_game(args.game)
         plan = Plan(args)
+        plan.check_sizes()
     jobs.listen()
     left, total = plan.left(), len(list(plan.jobs()))
     print(f"{plan.out}: {total} runs, {total - len(left)} of them done; {plan.seconds_left() / 3600:.1f} hours left")

@@ -182,7 +182,7 @@ class Viewer:
         Probabilities have bars from 0 to 1; Q-values, which lie close together, from a little before the least on.
         """
         ends = [BAR_LENGTH * x for x in moment.opinion]
-        if "Q-value" in moment.player.opinion_is:
+        if not moment.player.draws:
             least, most = min(moment.opinion), max(moment.opinion)
             ends = [BAR_LENGTH * (0.1 + 0.9 * (x - least) / max(most - least, 1e-6)) for x in moment.opinion]
         names = [f"{name}  {x:.3f}" for name, x in zip(moment.action_names, moment.opinion, strict=True)]
@@ -216,7 +216,7 @@ class Viewer:
         """Return the median of recent frames as a stack (C, H, W): what does not move."""
         if len(self._recent) < MEDIAN_LEAST:
             return None
-        median = np.median(np.stack(self._recent), axis=0)
+        median = np.median(np.stack(self._recent), axis=0).astype(np.uint8)
         return torch.from_numpy(np.repeat(median[None], len(frames), axis=0))
 
 
@@ -251,10 +251,12 @@ def saliency(moment: Moment, without: Tensor | None, by: Saliency) -> NDArray[np
         return opinions[:, moment.action] - opinions.mean(dim=1)
 
     if by == "gradients":
+        device = next(moment.player.backbone.parameters()).device
+        frames, without = frames.to(device), None if without is None else without.to(device)
         prefer = moment.player.differentiable()
         scores: list[Callable[[Tensor], Tensor]] = [lambda x: prefer(x).amax(dim=1), lambda x: advantage(prefer(x))]
         maps = [integrated_gradients(score, frames, without).abs().sum(dim=0) for score in scores]
-        return torch.stack(maps).numpy()
+        return torch.stack(maps).cpu().numpy()
 
     def score(perturbed: Tensor) -> Tensor:
         opinions, values = moment.player.opinion(perturbed.numpy())

@@ -101,7 +101,7 @@ class ViewerServer:
 
     def trouble(self) -> str | None:
         """Return what a child said last that ended with an error; None of one that runs, or that was closed."""
-        return self._last_words() if self._child.poll() else None
+        return self._last_words() if self._child.poll() and not self._said.closed else None
 
     def _last_words(self) -> str:
         self._said.seek(0)
@@ -161,6 +161,9 @@ class _Page(http.server.ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
 
+_STRAIGHT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would look on its own machine
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     @property
     def _page(self) -> _Page:
@@ -192,7 +195,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _hand_on(self, path: str) -> None:
         try:
-            with urllib.request.urlopen(self._page.source + path, timeout=WAIT_SECONDS) as file:
+            with _STRAIGHT.open(self._page.source + path, timeout=WAIT_SECONDS) as file:
                 body, kind = file.read(), file.headers["Content-Type"]
         except OSError:
             self.send_error(404)

@@ -14,7 +14,7 @@ import tyro
 
 from agents.config import require
 from envs.config import EnvConfig, Protocol
-from runs.commands import WRONG_INPUT, StopSignal, refusing_bad_input, run_command
+from runs.commands import WRONG_INPUT, StopSignal, need_writable, refusing_bad_input, run_command
 from runs.config import Device
 from runs.evaluate import check_play, load_player
 from runs.videos import STEPS_PER_SECOND, in_window, into_video
@@ -105,9 +105,9 @@ def begin_files(args: WatchArgs) -> None:
     for path in filter(None, (args.video, args.record)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
         except OSError as error:
             raise ValueError(f"cannot write '{path}': {error.strerror}") from error
+        need_writable(path)
 
 
 def has_display() -> bool:

@@ -128,6 +128,18 @@ def test_state_goes_on_bit_for_bit(precision: str) -> None:
         assert torch.equal(weight, two.weights()[name]), name
 
 
+def test_a_learner_goes_on_from_a_state_with_less_in_it() -> None:
+    """As one on another device, or without a compiler, leaves it: other generators, no moments before an update."""
+    agent = DQN(CONFIG, 3, precision="bf16")
+    state = agent.state_dict() | {"generator": torch.zeros(16, dtype=torch.uint8)}
+    agent.load_state_dict({name: value for name, value in state.items() if not name.startswith("optimizer.")})
+    given = torch.randint(0, 256, (5, 4, 84, 84), dtype=torch.uint8)
+    agent.learn(agent.prepare(batch(5)._replace(frames_tm1=given, frames_t=given)))
+    first = agent.act(given.numpy(), 1.0)
+    agent.load_state_dict(state)
+    assert torch.equal(agent.act(given.numpy(), 1.0), first)
+
+
 def test_same_seed_same_weights_and_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)

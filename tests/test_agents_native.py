@@ -163,6 +163,34 @@ def test_hundred_updates_learn_what_float32_does(monkeypatch: pytest.MonkeyPatch
 
 
 @needs_library
+@pytest.mark.parametrize("options", [{}, {"double": True, "dueling": True}])
+def test_a_frozen_backbone_stays_and_later_begins_as_if_new(
+    options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DQNConfig(freeze_backbone_steps=3, learning_rate=1e-3, optimizer_epsilon=1e-12, **options)  # type: ignore[arg-type]
+    agents = make("bf16", config), make("bf16", config, monkeypatch)
+    before = [copy.deepcopy(agent.backbone.state_dict()) for agent in agents]
+    for step in range(3):
+        numbers = []
+        for agent, backbone in zip(agents, before, strict=True):
+            agent.anneal(step, 10)
+            numbers.append(agent.learn(agent.prepare(batch(45, step))))
+            assert all(torch.equal(backbone[name], weight) for name, weight in agent.backbone.state_dict().items())
+            assert agent.gradient_norms().keys() == {n for n, _ in agent.online.named_parameters() if "head" in n}
+        for name in LEARNED:
+            torch.testing.assert_close(numbers[0][name], numbers[1][name], rtol=0.02, atol=5e-4)
+    for weights in zip(*(agent.online.head.parameters() for agent in agents), strict=True):
+        moments = [agent.optimizer.state[w]["exp_avg"] for agent, w in zip(agents, weights, strict=True)]
+        assert (moments[0] - moments[1]).norm() < 0.1 * moments[1].norm()  # both are bf16
+    for agent, backbone in zip(agents, before, strict=True):
+        agent.anneal(3, 10)
+        agent.learn(agent.prepare(batch(45, 3)))
+        for name, weight in agent.backbone.named_parameters():  # Adam's first step is the rate, whatever the gradient
+            moved = (weight - backbone[name]).abs()
+            torch.testing.assert_close(moved[moved > 0].median(), torch.tensor(1e-3), rtol=0.01, atol=0)
+
+
+@needs_library
 def test_a_number_that_is_none_is_told() -> None:
     agent = make("bf16", DQNConfig())
     given = batch(8)

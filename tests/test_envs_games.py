@@ -68,6 +68,10 @@ def test_what_cannot_be_played_is_refused(game: str, message: str) -> None:
 def test_atari_options_elsewhere_are_refused() -> None:
     with pytest.raises(ValueError, match="options of Atari games"):
         make_games(EnvConfig("catch", mode=1), 1, seed=0)
+    with pytest.raises(ValueError, match="is of Atari games"):
+        make_games(EnvConfig("catch", protocol="v5"), 1, seed=0)
+    with pytest.raises(ValueError, match="give the game, say breakout, and --protocol"):
+        make_games(EnvConfig("ALE/Breakout-v5"), 1, seed=0)
 
 
 def test_score_tables_name_games_that_exist() -> None:

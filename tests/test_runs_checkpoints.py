@@ -1,10 +1,19 @@
 """What holds for the files of every checkpoint."""
 
+import resource
 from pathlib import Path
 
+import pytest
 import torch
 
-from runs.checkpoints import load_tensors, save_tensors
+from runs.checkpoints import (
+    CheckpointError,
+    CheckpointWriter,
+    load_tensors,
+    refuse_strange_module,
+    replace_weights,
+    save_tensors,
+)
 
 
 def test_a_header_of_any_length_is_read(tmp_path: Path) -> None:
@@ -16,3 +25,61 @@ def test_a_header_of_any_length_is_read(tmp_path: Path) -> None:
         lengths.add(path.read_bytes()[:2])
         assert load_tensors(path)["a" * letters] == 1
     assert b"\x80\x02" in lengths
+
+
+def test_whoever_may_read_other_files_may_read_weights(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    save_tensors(tmp_path / "weights", {"a": torch.ones(1)})
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_disk_that_is_full_is_told_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    said: list[str] = []
+    writer = CheckpointWriter(tmp_path, 2, "step", said.append)
+    small, large = ({"a": torch.zeros(size)} for size in (1, 100_000))
+    assert writer.save(1, lambda to: save_tensors(to / "weights.safetensors", small)) is not None
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        assert writer.save(2, lambda to: save_tensors(to / "weights.safetensors", large)) is None
+        writer.keep("best", lambda to: save_tensors(to / "weights.safetensors", large))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "no checkpoint at step 2" in said[0] and "could not keep" in said[1]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()] == ["1"]
+
+
+def test_weights_that_were_being_replaced_come_back(tmp_path: Path) -> None:
+    def write(text: str) -> None:
+        def fill(to: Path) -> None:
+            if text == "none":
+                raise OSError("full")
+            (to / "file").write_text(text)
+
+        replace_weights(tmp_path, "best", fill)
+
+    write("old")
+    (tmp_path / "best").rename(tmp_path / ".best-old")  # as a kill leaves it
+    with pytest.raises(OSError, match="full"):
+        write("none")
+    assert (tmp_path / "best" / "file").read_text() == "old"
+    write("new")
+    assert (tmp_path / "best" / "file").read_text() == "new" and not (tmp_path / ".best-old").exists()
+
+
+@pytest.mark.parametrize("game", ["stranger.evil:X-v0", "evil:X-v0", "json:X-v0"])
+def test_a_checkpoint_imports_nothing_that_came_with_it(
+    game: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="would run the module"):
+        refuse_strange_module(tmp_path, game)
+
+
+def test_installed_packages_bring_games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for game in ("pong", "CarRacing-v3", "gymnasium:CartPole-v1"):
+        refuse_strange_module(tmp_path, game)
+    Path("gymnasium").mkdir()
+    with pytest.raises(CheckpointError, match="none of that name"):
+        refuse_strange_module(tmp_path, "gymnasium:CartPole-v1")

@@ -58,6 +58,11 @@ def test_curves_are_drawn(trained: Path, tmp_path: Path) -> None:
     run("runs.curves", str(trained), str(trained), "--out", str(picture))
     assert Image.open(picture).width > 500
     run("runs.curves", str(trained), "--metric", "loss", "--over", "updates", "--out", str(tmp_path / "loss.svg"))
+    other = tmp_path / trained.name
+    shutil.copytree(trained, other)
+    run("runs.curves", str(trained), str(other), "--over", "frames", "--out", str(tmp_path / "frames.svg"))
+    told = (tmp_path / "frames.svg").read_text()
+    assert f"<!-- {trained} -->" in told and f"<!-- {other} -->" in told  # both, under names that tell them apart
     assert "tells no reward" in refused("runs.curves", str(trained), "--metric", "reward", "--out", str(picture))
     assert "no metrics.csv" in refused("runs.curves", str(tmp_path), "--out", str(picture))
 
@@ -121,11 +126,12 @@ def test_a_video_that_fails_costs_no_training(
 
 def test_evaluate(trained: Path, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    arguments = ("--episodes", "5", "--epsilon", "0.05", "--seed", "3", "--protocol", "v5", "--json", str(file))
+    arguments = ("--episodes", "5", "--epsilon", "0.05", "--seed", "3", "--json", str(file))
     run("runs.evaluate", str(trained), *arguments)
     result = json.loads(file.read_text())
     assert len(result["scores"]) == 5 and result["mean"] == pytest.approx(np.mean(result["scores"]))
-    assert (result["protocol"], result["epsilon"], result["seed"]) == ("v5", 0.05, 3)
+    assert (result["protocol"], result["epsilon"], result["seed"]) == ("classic", 0.05, 3)
+    assert "of Atari games" in refused("runs.evaluate", str(trained), "--protocol", "v5")
     run("runs.evaluate", str(trained / "checkpoints" / "540"), *arguments)
     run("runs.evaluate", str(trained / "best"), *arguments)
 

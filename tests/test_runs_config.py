@@ -40,6 +40,7 @@ def test_what_cannot_be_meant_is_refused(changes: dict[str, int]) -> None:
         ("classification", {"latent_size": 8}),
         ("contrast", {"label_spread": 1.0}),
         ("autoencoding", {"head": "mlp"}),
+        ("contrast", {"batch_size": 1}),
         ("captioning", {"augmentation": "affine"}),
         ("classification", {"freeze": True, "finetune": True}),
     ],

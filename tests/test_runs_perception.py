@@ -31,6 +31,7 @@ from runs.datasets import open_dataset
 from runs.evaluate import EvaluateArgs
 from runs.perception_config import PerceptionConfig
 from runs.perception_run import new_run
+from runs.picture_sets import read_picture
 
 RECORD = "runs.record_frames --games breakout,qbert --steps 1600 --seed 1".split()
 SHORT = (
@@ -300,6 +301,15 @@ def test_own_pictures_in_folders(tmp_path: Path) -> None:
         open_dataset("classification", str(tmp_path / "data"), None, 32, 0)
 
 
+def test_pictures_of_sixteen_bits_keep_their_shades(tmp_path: Path) -> None:
+    shades = np.linspace(0, 65535, 32, dtype=np.uint16)[None].repeat(32, 0)
+    Image.fromarray(shades).save(tmp_path / "deep.png")
+    assert np.array_equal(read_picture(tmp_path / "deep.png", 32, grey=True)[0], shades >> 8)
+    Image.fromarray(shades.astype(np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(DatasetError, match="32 bits a pixel"):
+        read_picture(tmp_path / "float.tiff", 32)
+
+
 def test_a_run_goes_on_from_elsewhere_and_with_the_same_pictures_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +345,8 @@ def test_a_public_data_sets_own_format(tmp_path: Path, monkeypatch: pytest.Monke
     made.remove_columns("label").to_parquet(tmp_path / "bare.parquet")
     with pytest.raises(DatasetError, match="no pictures with labels; its columns are image"):
         open_dataset("classification", str(tmp_path / "bare.parquet"), None, 32, 0)
+    made.rename_column("label", "class").to_parquet(tmp_path / "class.parquet")
+    assert len(open_dataset("autoencoding", str(tmp_path / "class.parquet"), None, 32, 0).targets) == 40
     bare = open_dataset("autoencoding", str(tmp_path / "bare.parquet"), None, 32, 0)
     assert np.array_equal(bare.targets[np.arange(40)], bare.images(np.arange(40)))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")

@@ -12,7 +12,7 @@ import torch
 from commands import TINY, metrics, refused, run, start
 
 from agents.dqn import DQN
-from runs.checkpoints import find_checkpoint, load_tensors
+from runs.checkpoints import find_checkpoint, load_json, load_tensors
 from runs.commands import DIVERGED
 from runs.train_dqn import main as train
 
@@ -114,6 +114,27 @@ def test_a_finished_run_goes_on_to_a_new_end(tmp_path: Path) -> None:
     run("runs.train_dqn", "--resume", str(parts), "--total-steps", "600")
     (tensors, _), (others, _) = outcome(whole), outcome(parts)
     assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+
+
+def test_an_end_that_lies_behind_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run("runs.train_dqn", *TINY, "--total-steps", "120", "--out", str(out))
+    (out / "evaluation.json").unlink()  # as if it was stopped
+    assert "step 120, which is beyond 100: give a larger --total-steps" in refused(
+        "runs.train_dqn", "--resume", str(out), "--total-steps", "100"
+    )
+    assert "--total-steps" in run("runs.train_dqn", "--resume", str(out), "--total-steps", "120")
+
+
+def test_best_weights_are_there_whenever_a_run_was_killed(tmp_path: Path) -> None:
+    options, out = list(TINY), tmp_path / "run"
+    options[options.index("--evaluate-every-steps") + 1] = "60"
+    run("runs.train_dqn", *options, "--total-steps", "120", "--out", str(out))
+    best = load_json(out / "best" / "config.json")
+    (out / "best").rename(out / ".best-old")  # as between the two renames of its replacement
+    run("runs.train_dqn", "--resume", str(out), "--total-steps", "122")
+    after = load_json(out / "best" / "config.json")
+    assert after["evaluation"]["mean"] >= best["evaluation"]["mean"] and not (out / ".best-old").exists()
 
 
 def test_more_steps_are_made_whatever_the_score(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from rerun.chunk import RrdReader
 from agents.dqn import DQN
 from envs.config import EnvConfig
 from perception.captioning import SPECIAL
+from perception.saliency import integrated_gradients
 from runs.agent_checkpoints import load_agent, write_weights
 from runs.checkpoints import CheckpointError
 from runs.config import TrainConfig
@@ -30,7 +32,7 @@ from runs.moments import Moment, best_episode, first_episodes, follow, one_episo
 from runs.perception_checkpoints import make_backbone, make_network, make_task, write_network
 from runs.perception_config import PerceptionConfig
 from runs.pictures import ACCENT
-from runs.viewer import load_rerun, overlay, saliency, tiles
+from runs.viewer import MEDIAN_LEAST, Viewer, load_rerun, overlay, saliency, tiles
 from runs.viewer_server import ViewerServer
 from runs.watch import WatchArgs, check, main
 
@@ -227,6 +229,15 @@ def test_gradients_tell_where_value_and_action_come_from(agent: Path) -> None:
     assert drawn.any() and not drawn.all()
     for found in (value, advantage):  # what is as in the picture that shows nothing adds nothing
         assert found.shape == (84, 84) and (found[~drawn] == 0).all() and found[drawn].max() > 0
+
+
+def test_what_does_not_move_adds_nothing() -> None:
+    still = np.full((84, 84), 200, np.uint8)
+    seen: Any = SimpleNamespace(_recent=[still] * MEDIAN_LEAST)
+    without = Viewer._without(seen, np.stack([still] * 4))
+    assert without is not None
+    added = integrated_gradients(lambda x: x.sum(dim=(1, 2, 3)), torch.from_numpy(np.stack([still] * 4)), without)
+    assert not added.any()
 
 
 def test_saliency_is_red_for_the_value_and_blue_for_the_action() -> None:

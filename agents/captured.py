@@ -1,0 +1,63 @@
+"""The update on a GPU: torch's own, captured once as a CUDA graph and launched whole from then on.
+
+An update of NatureCNN is some sixty kernels of a few microseconds, and launching them one by one takes many times as
+long as running them.
+"""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from agents.updates import EagerUpdate, PreparedBatch
+
+WARM_UP_UPDATES = 3  # made kernel by kernel: the libraries set themselves up, the optimizer makes its moments
+
+
+class CapturedUpdate(EagerUpdate):
+    """`EagerUpdate` without an auxiliary task, of batches of one size.
+
+    Its optimizer is `capturable`, with tensors for learning rates. Where the capture fails, it warns and goes on as
+    `EagerUpdate` does.
+    """
+
+    _graph: torch.cuda.CUDAGraph | None = None
+    _eager_left: float = WARM_UP_UPDATES
+    _inputs: PreparedBatch
+    _learned: Tensor
+
+    def learn(self, prepared: PreparedBatch, shown: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Make the update; return `LEARNED`, (4,), on the device."""
+        if self._eager_left == 0 and self._graph is None:
+            self._capture(prepared)
+        if self._graph is None:
+            self._eager_left -= 1
+            return super().learn(prepared, shown)
+        for mine, given in zip(self._inputs, prepared, strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        return self._learned.clone()
+
+    def freeze(self, frozen: bool) -> None:
+        """As `EagerUpdate`."""
+        if frozen != self._frozen:
+            super().freeze(frozen)
+            self.forget()
+
+    def forget(self) -> None:
+        """Capture anew, once the optimizer has other moments or leaves out others."""
+        self._graph, self._eager_left = None, max(self._eager_left, WARM_UP_UPDATES)
+
+    def _capture(self, prepared: PreparedBatch) -> None:
+        """Record an update of batches like `prepared`, without making it. Meanwhile other threads may use the GPU."""
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        self._inputs = PreparedBatch(*(tensor.clone() for tensor in prepared))
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._learned = super().learn(self._inputs)
+        except RuntimeError as error:
+            torch.cuda.set_stream(stream)  # which a capture that breaks off leaves
+            self._eager_left = float("inf")
+            warnings.warn(f"updates go kernel by kernel, since capturing one failed: {error}", stacklevel=2)
+        else:
+            self._graph = graph

@@ -1,0 +1,33 @@
+"""How a player's actions come of its opinion."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from runs.evaluate import choose
+
+STATES = np.zeros((20_000, 4, 1, 1), np.uint8)
+OPINION = torch.tensor([0.2, 0.0, 0.7, 0.1]).expand(len(STATES), 4)
+
+
+@pytest.mark.parametrize(
+    ("draws", "epsilon", "shares"),
+    [
+        (False, 0.0, [0, 0, 1, 0]),
+        (False, 0.2, [0.05, 0.05, 0.85, 0.05]),
+        (True, 0.0, [0.2, 0, 0.7, 0.1]),
+        (True, 0.2, [0.21, 0.05, 0.61, 0.13]),
+        (True, 1.0, [0.25, 0.25, 0.25, 0.25]),
+    ],
+)
+def test_actions_are_the_best_or_drawn(draws: bool, epsilon: float, shares: list[float]) -> None:
+    player: Any = SimpleNamespace(draws=draws, num_actions=4, opinion=lambda frames: (OPINION, frames[:, 0, 0, 0]))
+    actions, _, _ = choose(player, STATES, epsilon, np.random.default_rng(0))
+    found = np.bincount(actions, minlength=4) / len(STATES)
+    assert found == pytest.approx(shares, abs=0.012)
+    assert not found[[not share for share in shares]].any()
+    again = choose(player, STATES, epsilon, np.random.default_rng(0))[0]
+    assert (actions == again).all()
