@@ -50,6 +50,7 @@ def test_killed_and_resumed_it_ends_as_if_it_never_was(recorded: Path, tmp_path:
     if task == "segmentation":
         said = run("runs.evaluate", str(whole / "auxiliary"), "--data", str(recorded))
         assert "recall_ball" in said
+        assert load_config(whole / "auxiliary")[0].head == "decoder"  # reads what the agent reads
 
 
 def test_wrong_input_gets_a_line(recorded: Path, tmp_path: Path) -> None:
