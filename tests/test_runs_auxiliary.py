@@ -9,6 +9,8 @@ import pytest
 from commands import TINY, metrics, refused, run, start
 from test_runs_resume import ATARI, assert_same
 
+from runs.perception_checkpoints import load_config
+
 LABELS = ["--auxiliary", "segmentation", "--auxiliary-batch-size", "2"]
 
 
