@@ -12,7 +12,11 @@ AUXILIARY_LEARNED = ("auxiliary_loss", "backbone_gradient_norm", "auxiliary_grad
 
 
 class Auxiliary:
-    """A task and its head, float32, which stands beside the Q head; `weight` times its loss is added to the agent's."""
+    """A task and its head, float32, which stands beside the Q head.
+
+    `weight` times the gradient of its loss is added to the agent's on the backbone; the head learns by the whole of it,
+    so that a task that weighs little is learnt all the same.
+    """
 
     def __init__(self, task: Task, head: nn.Module, weight: float) -> None:
         self.task, self.head, self.weight = task, head.train(), weight

@@ -77,7 +77,7 @@ class EagerUpdate:
         return torch.stack([*learned, self._step(), *beside])
 
     def _join(self, images: Tensor, targets: Tensor) -> list[Tensor]:
-        """Add the auxiliary task's gradient to the agent's; return `AUXILIARY_LEARNED`."""
+        """Add the auxiliary task's gradient to the agent's, its head's to its own; return `AUXILIARY_LEARNED`."""
         assert self._auxiliary is not None
         weight, backbone = self._auxiliary.weight, self.network.backbone
         loss, gradients = self._auxiliary.gradients(backbone, images, targets)
@@ -86,7 +86,7 @@ class EagerUpdate:
         norms = [_norm(agents), _norm(tasks[:shared])]
         torch._foreach_add_(agents, tasks[:shared], alpha=weight)
         own = self._gradients[len(self._gradients) - len(tasks) + shared :]
-        torch._foreach_copy_(own, torch._foreach_mul(tasks[shared:], weight))
+        torch._foreach_copy_(own, tasks[shared:])
         return [loss.float(), *norms]
 
     def _step(self) -> Tensor:

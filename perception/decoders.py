@@ -29,18 +29,16 @@ def map_for(size: tuple[int, int], stride: int) -> tuple[int, int]:
     return -(-size[0] // stride), -(-size[1] // stride)
 
 
-def enlarging(channels: int, stride: int, out_channels: int, width: int = 64, refined: bool = True) -> nn.Sequential:
+def enlarging(channels: int, stride: int, out_channels: int, width: int = 64) -> nn.Sequential:
     """Return layers from a map (B, channels, h, w) to (B, out_channels, stride × h, stride × w), a doubling at a time.
 
     Transposed convolutions whose kernels are twice their stride, so that none of their cells is hit more often than its
-    neighbours; half as wide at every doubling, 16 at least. `refined`: each followed by a plain one; else the last of
-    them draws the pixels itself (Radford et al. 2016, figure 1), at a quarter of the cost.
+    neighbours; half as wide at every doubling, 16 at least; the last one draws the pixels (Radford et al. 2016,
+    figure 1).
     """
     layers: list[nn.Module] = []
-    while stride > (1 if refined else 2):
+    while stride > 2:
         layers += [nn.ConvTranspose2d(channels, width, kernel_size=4, stride=2, padding=1), nn.ReLU()]
-        if refined:
-            layers += [nn.Conv2d(width, width, kernel_size=3, padding=1), nn.ReLU()]
         channels, width, stride = width, max(width // 2, 16), stride // 2
     if stride == 2:
         layers.append(nn.ConvTranspose2d(channels, out_channels, kernel_size=4, stride=2, padding=1))
@@ -59,7 +57,7 @@ class Generator(nn.Module):
         super().__init__()
         self.size, self.map_shape = size, (width, *map_for(size, stride))
         self.decode = nn.Linear(latent_size, math.prod(self.map_shape))
-        self.enlarge = enlarging(width, stride, channels, refined=False)
+        self.enlarge = enlarging(width, stride, channels)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map (B, latent_size) to (B, channels, H, W), unbounded."""

@@ -49,6 +49,9 @@ FROM_REPLAY = ("autoencoding", "contrast")
 """Tasks that need no labels: beside play they learn from what the agent replays."""
 
 
+AUXILIARY_WEIGHT = 0.01  # with ten times this, segmentation beside Pong moves the eye faster than the Q head can follow
+
+
 @dataclass(frozen=True)
 class AuxiliaryConfig:
     """A perception task learnt during play, whose gradient joins the agent's on the backbone."""
@@ -61,15 +64,15 @@ class AuxiliaryConfig:
     learn from the replay, the others from a recording."""
     data: Annotated[str | None, tyro.conf.arg(name="auxiliary-data")] = None
     """The recording of this game (python -m runs.record_frames)."""
-    weight: Annotated[float, tyro.conf.arg(name="auxiliary-weight")] = 0.1
-    """Of the task's loss beside the agent's."""
+    weight: Annotated[float, tyro.conf.arg(name="auxiliary-weight")] = AUXILIARY_WEIGHT
+    """Of the task's loss beside the agent's, where both pull at the backbone; the task's head learns by its own."""
     batch_size: Annotated[int, tyro.conf.arg(name="auxiliary-batch-size")] = 8
     """Images of the task that an update learns from."""
 
     def __post_init__(self) -> None:
         """Raise ValueError, in words that say what to do, where a value cannot be meant."""
         labels = self.task is not None and self.task not in FROM_REPLAY
-        unused = self.task is None and (self.weight, self.batch_size) != (0.1, 8)
+        unused = self.task is None and (self.weight, self.batch_size) != (AUXILIARY_WEIGHT, 8)
         checks = [
             (not unused, "auxiliary_weight and auxiliary_batch_size go with --auxiliary TASK"),
             (

@@ -44,15 +44,15 @@ def batch(size: int = 8) -> tuple[PreparedBatch, Tensor, Tensor]:
     return PreparedBatch(frames(), frames(), actions, rewards, discounts, q_t), frames(), frames()
 
 
-def test_the_gradient_is_that_of_the_sum_of_both_losses() -> None:
+def test_the_backbones_gradient_is_that_of_the_weighed_sum_and_the_heads_their_own() -> None:
     agent, auxiliary = agent_with(weight=0.3)
     prepared, images, later = batch()
     network, head = copy.deepcopy(agent.online), copy.deepcopy(auxiliary.head)
     q_tm1 = network(prepared.frames_tm1)
     td_loss = huber(td_error(q_tm1, prepared.a_tm1, prepared.r_t, prepared.discount_t, prepared.q_t)).mean()
     task_loss = auxiliary.task.loss(PerceptionNetwork(network.backbone, head), images, later)
-    weights = [*network.parameters(), *head.parameters()]
-    expected = torch.autograd.grad(td_loss + 0.3 * task_loss, weights, retain_graph=True)
+    expected = torch.autograd.grad(td_loss + 0.3 * task_loss, list(network.parameters()), retain_graph=True)
+    expected += torch.autograd.grad(task_loss, list(head.parameters()), retain_graph=True)
     shared = list(network.backbone.parameters())
     apart = [torch.autograd.grad(loss, shared, retain_graph=True) for loss in (td_loss, task_loss)]
 
