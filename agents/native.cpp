@@ -11,6 +11,7 @@
 // One operand of a product lies in rows along the sum; the other in pairs: element (k, n) at [k / 2][n][k % 2].
 
 #include <immintrin.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
@@ -403,6 +404,16 @@ std::atomic<Phase*> shared_phase{nullptr};
 std::atomic<int> helpers{0};              // threads that may hold `shared_phase`
 std::atomic<unsigned> rounding{0};        // the learner's rounding and its treatment of denormals, for its helpers
 
+// For whoever waits in a loop: now and then the processor goes to another thread that wants it.
+struct Wait {
+    int rounds = 0;
+
+    void pause() {
+        _mm_pause();
+        if (++rounds % 256 == 0) sched_yield();
+    }
+};
+
 // item(0), …, item(count - 1); where they are `shared`, with the threads that are in `saccade_help`.
 void share(bool shared, int count, const std::function<void(int)>& item) {
     Phase phase{item, count};
@@ -410,7 +421,7 @@ void share(bool shared, int count, const std::function<void(int)>& item) {
     phase.work();
     if (!shared) return;
     shared_phase = nullptr;
-    while (helpers) _mm_pause();
+    for (Wait wait; helpers;) wait.pause();
 }
 
 constexpr int GROUPS = 8, GROUP = BLOCK / GROUPS;  // of samples whose first layer's gradients are summed together
@@ -954,9 +965,10 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
 // Takes part in the update that is under way in another thread, or begins within a fraction of a millisecond, until it
 // ends.
 void saccade_help() {
-    for (int waited = 0; !learning; waited++) {
-        if (waited == 10'000) return;
-        _mm_pause();
+    Wait wait;
+    while (!learning) {
+        if (wait.rounds == 10'000) return;
+        wait.pause();
     }
     Tiles tiles;
     const unsigned before = _mm_getcsr();
@@ -967,7 +979,7 @@ void saccade_help() {
             if (Phase* phase = shared_phase) phase->work();
             helpers--;
         }
-        _mm_pause();
+        wait.pause();
     }
     _mm_setcsr(before);
 }
