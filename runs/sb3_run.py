@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -12,8 +14,18 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import LinearSchedule
 
-from agents.sb3 import ALGORITHMS, SB3Player, SideBySide, extractor_kwargs, layers_of, weights_of
+from agents.sb3 import (
+    ALGORITHMS,
+    SB3Player,
+    SideBySide,
+    extractor_kwargs,
+    fit_to_states,
+    layers_of,
+    weights_of,
+)
+from envs.episodes import Episodes
 from envs.games import make_games
+from perception.backbones import BACKBONES
 from perception.diagnostics import faults
 from runs import machine
 from runs.checkpoints import CheckpointError
@@ -26,6 +38,7 @@ from runs.sb3_checkpoints import load_config, write_sb3
 from runs.tracking import SB3_METRICS
 
 SB3_REPLAY_STEPS = 100_000
+STATES_STEPS, STATES_EVERY_STEPS = 400, 8  # of random play, that a layer over a pretrained backbone is fitted to
 TOLD = {
     "train/learning_rate": "learning_rate",
     "train/loss": "loss",
@@ -60,6 +73,16 @@ def settings(config: SB3Config) -> dict[str, Any]:
     }
 
 
+def random_states(games: Episodes, seed: int) -> NDArray[np.uint8]:
+    """Play at random; return states (N, C, H, W) from all along the way."""
+    rng, states = np.random.default_rng(seed), []
+    for step in range(STATES_STEPS):
+        games.step(rng.integers(games.num_actions, size=games.num_envs))
+        if step % STATES_EVERY_STEPS == 0:
+            states.append(games.frames.copy())
+    return np.concatenate(states)
+
+
 class SB3Run(Run[SB3Config]):
     """A run, new or resumed."""
 
@@ -89,6 +112,8 @@ class SB3Run(Run[SB3Config]):
                 policy |= {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": 1e-5}}
             shared = {"policy_kwargs": policy, "seed": config.seed, "device": config.device}
             self.model = algorithm("CnnPolicy", self.envs, **settings(config), **shared)  # type: ignore[arg-type]
+            if source not in BACKBONES:
+                fit_to_states(self.model, random_states(games, config.seed))
         else:
             if not (checkpoint / "model.zip").exists():
                 raise CheckpointError(f"'{checkpoint}' has no model.zip, which SB3 goes on from")

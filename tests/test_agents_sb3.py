@@ -14,12 +14,13 @@ from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import envs.pixels  # noqa: F401  (registers Catch)
-from agents.sb3 import BackboneExtractor, SideBySide, as_sb3_dqn, extractor_kwargs
+from agents.sb3 import BackboneExtractor, SideBySide, as_sb3_dqn, extractor_kwargs, fit_to_states
 from envs.atari import vector_env
 from envs.config import EnvConfig
 from envs.games import make_games
 from perception.backbones import BACKBONES
 from runs.agent_checkpoints import load_agent, load_config, load_weights, make_agent
+from runs.perception_checkpoints import make_backbone
 
 PRETRAINED = Path("runs/pretrained/pong")
 
@@ -86,6 +87,24 @@ def test_a_backbone_under_any_algorithm(algorithm: type[PPO | A2C | DQN], freeze
     assert np.array_equal(again.predict(frames, deterministic=True)[0], model.predict(frames, deterministic=True)[0])
     again.learn(16, reset_num_timesteps=False)
     assert again.num_timesteps > 64
+
+
+@pytest.mark.parametrize("algorithm", [PPO, DQN])
+def test_a_layer_is_fitted_to_states(algorithm: type[PPO | DQN]) -> None:
+    """Before the cut each unit has mean 0 and spread 1 over them; a target network is as the one that it follows."""
+    _, backbone = make_backbone(str(PRETRAINED), 4)
+    small = {"buffer_size": 64} if algorithm is DQN else {"n_steps": 8}
+    model = algorithm("CnnPolicy", SideBySide(catches(2), seed=0), policy_kwargs=extractor_kwargs(backbone), **small)  # type: ignore[arg-type]
+    states = np.random.default_rng(0).integers(0, 256, (40, 4, 84, 84), dtype=np.uint8)
+    fit_to_states(model, states)
+    networks = [model.q_net, model.q_net_target] if isinstance(model, DQN) else [model.policy]
+    for network in networks:
+        eye = network.features_extractor
+        assert isinstance(eye, BackboneExtractor) and eye.hidden is not None
+        with torch.no_grad():
+            seen = eye.hidden(eye.backbone(torch.from_numpy(states) / 255)[-1].flatten(1))
+        torch.testing.assert_close(seen.mean(dim=0), torch.zeros(512), atol=1e-3, rtol=0)
+        torch.testing.assert_close(seen.std(dim=0), torch.ones(512), atol=1e-3, rtol=0)
 
 
 def test_an_extractor_refuses_other_channels() -> None:
