@@ -17,10 +17,6 @@ from runs.perception_checkpoints import make_backbone, make_network, make_task, 
 from runs.perception_config import PerceptionConfig
 from runs.perception_run import measure_split
 
-# A head that reads what the agent reads, the coarsest map. With skips the finer ones do the task's work, and on Pong
-# the coarsest dies within 300 updates.
-HEAD_BESIDE_PLAY = {"segmentation": "decoder"}
-
 
 class AuxiliaryTask:
     """A task with its head, and what it learns from: a recording, or what the agent replays."""
@@ -38,7 +34,9 @@ class AuxiliaryTask:
             task=chosen.task,
             data=chosen.data or "replay",
             game=config.env.game,
-            head=HEAD_BESIDE_PLAY.get(chosen.task, "auto"),
+            # It reads what the agent reads, the coarsest map. With skips the finer ones do the task's work, and on Pong
+            # the coarsest dies within 300 updates.
+            head="decoder" if chosen.task == "segmentation" else "auto",
             backbone=config.agent.backbone,
             seed=config.seed,
             device=config.device,
