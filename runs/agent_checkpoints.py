@@ -7,7 +7,6 @@ state.json             counters, environments, and the replay's segments in orde
 replay/*.safetensors   rows of the replay, in files that the next checkpoint links
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +29,7 @@ from runs.checkpoints import (
     save_tensors,
     sync,
 )
-from runs.config import TrainConfig, from_json, to_json
+from runs.config import TrainConfig, to_json, train_config
 
 FORMAT = "saccade-dqn-1"
 SEGMENT_ROWS = 16_384  # of the replay, to a file: 116 MB, so that writing one takes little memory
@@ -100,7 +99,7 @@ def load_config(checkpoint: Path) -> tuple[TrainConfig, dict[str, Any]]:
     Raises:
         CheckpointError: it is missing, damaged, or of another format.
     """
-    return read_config(checkpoint, FORMAT, partial(from_json, TrainConfig))
+    return read_config(checkpoint, FORMAT, train_config)
 
 
 def load_agent(path: Path | str, device: str = "auto") -> tuple[DQN, TrainConfig]:

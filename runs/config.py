@@ -297,6 +297,20 @@ def to_json(config: Any) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(config).items() if name != "out"}
 
 
+def train_config(plain: dict[str, Any]) -> TrainConfig:
+    """Return the config that `to_json` gave, without options of a task beside play where there is none.
+
+    Their defaults may have changed since.
+
+    Raises:
+        ValueError: a field is unknown, or its value cannot be meant.
+    """
+    if not plain.get("auxiliary", {}).get("task"):
+        plain = plain | {"auxiliary": {}}
+    config: TrainConfig = from_json(TrainConfig, plain)
+    return config
+
+
 def from_json(kind: type, plain: dict[str, Any]) -> Any:
     """Return the config of type `kind` that `to_json` gave; what was not yet an option then has its default.
 

@@ -9,7 +9,7 @@ from typing import Any
 from envs.config import EnvConfig
 from perception.backbones import BACKBONES
 from runs.checkpoints import load_json
-from runs.config import SB3Config, TrainConfig, from_json, to_json
+from runs.config import SB3Config, TrainConfig, from_json, to_json, train_config
 from runs.curves import read_curve
 from runs.statistics import Points
 
@@ -80,9 +80,8 @@ class Result:
         for name in ("backbone", "backbone_source"):
             if settings.get(name) is not None and settings[name] not in BACKBONES:
                 settings[name] = self._eye(settings[name])
-        if (auxiliary := settings.get("auxiliary")) and auxiliary["data"] is not None:
-            # Where a recording lies says nothing of it.
-            settings["auxiliary"] = auxiliary | {"data": Path(auxiliary["data"]).name}
+        if auxiliary := settings.get("auxiliary"):
+            settings["auxiliary"] = _in_words(**auxiliary)
         return settings
 
     def _eye(self, source: str) -> str:
@@ -93,6 +92,13 @@ class Result:
         elif path.parent.name == "checkpoints":
             path = path.parent.parent
         return re.sub(rf"-s?{self.config.seed}$", "", str(path))
+
+
+def _in_words(task: str | None, data: str | None, weight: float, batch_size: int) -> str:
+    """Return what is learnt beside play; where a recording lies says nothing of it."""
+    if task is None:
+        return "none"
+    return f"{task}{' of ' + Path(data).name if data else ''}, weight {weight:g}, {batch_size} images"
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ def read_result(folder: Path) -> Result:
     if missing := sorted(TOLD - evaluation.keys()):
         raise ValueError(f"'{folder}/evaluation.json' lacks {', '.join(missing)}: it is damaged, or of another version")
     try:
-        config = from_json(SB3Config if "algorithm" in plain else TrainConfig, plain)
+        config = from_json(SB3Config, plain) if "algorithm" in plain else train_config(plain)
     except (TypeError, ValueError) as error:
         raise ValueError(f"'{folder}/config.json': {error}") from error
     over_steps, over_seconds = (read_curve(folder, over, "evaluation_score")[:2] for over in ("steps", "seconds"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runs.config import TrackingConfig, TrainConfig, from_json, to_json
+from runs.config import TrackingConfig, TrainConfig, from_json, to_json, train_config
 from runs.perception_config import PerceptionConfig, perception_config
 from runs.presets import PRESETS
 
@@ -21,6 +21,8 @@ def test_an_older_configuration_takes_defaults_and_a_stranger_is_refused() -> No
     plain = to_json(TrainConfig())
     del plain["final_evaluation_episodes"]
     assert from_json(TrainConfig, plain) == TrainConfig()
+    other_default = to_json(TrainConfig()) | {"auxiliary": {"task": None, "data": None, "weight": 0.5, "batch_size": 8}}
+    assert train_config(other_default) == TrainConfig()
     plain["agent"]["wings"] = 2
     with pytest.raises(ValueError, match="which had wings"):
         from_json(TrainConfig, plain)
