@@ -50,6 +50,7 @@ def draw_curves(settings: Sequence[Setting]) -> bytes:
         over_steps.set(title=row or "all games: IQM, human-normalised", xlabel="steps", ylabel="score")
         over_time.set(title=row or "all games: IQM, human-normalised", xlabel=f"wall clock, {unit}")
         over_steps.xaxis.set_major_formatter("{x:,.0f}")
+        over_steps.locator_params(axis="x", nbins=5)
         for axes in (over_steps, over_time):
             axes.grid(alpha=0.3)
     _legend(figure, settings)
