@@ -41,8 +41,8 @@ class CapturedUpdate(EagerUpdate):
     def freeze(self, frozen: bool) -> None:
         """As `EagerUpdate`."""
         if frozen != self._frozen:
-            super().freeze(frozen)
             self.forget()
+        super().freeze(frozen)
 
     def forget(self) -> None:
         """Capture anew, once the optimizer has other moments or leaves out others."""

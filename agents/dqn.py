@@ -84,7 +84,7 @@ class DQN:
         """Return action values (B, A) float32 of stacks (B, C, H, W)."""
         return self._update.network(torch.as_tensor(frames, device=self.device))
 
-    opinion_is, draws = "Q-value of each action", False
+    draws = False
 
     @property
     def backbone(self) -> Backbone:

@@ -96,8 +96,8 @@ class FrameReplay:
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
         """Return it where the rows live, without waiting for what a GPU has to do before."""
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+        tensor, pinned = torch.from_numpy(np.ascontiguousarray(array)), self.device.type == "cuda"
+        return (tensor.pin_memory() if pinned else tensor).to(self.device, non_blocking=pinned)
 
     @staticmethod
     def bytes_needed(capacity_steps: int, frame_shape: tuple[int, int]) -> int:

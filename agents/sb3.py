@@ -200,7 +200,6 @@ class SB3Player:
         assert isinstance(model.action_space, Discrete)
         self.model, self.num_actions = model, int(model.action_space.n)
         self.draws = not isinstance(model, SB3DQN)
-        self.opinion_is = f"{'probability' if self.draws else 'Q-value'} of each action"
 
     @property
     def backbone(self) -> Backbone:

@@ -110,9 +110,10 @@ class EagerUpdate:
 
     def freeze(self, frozen: bool) -> None:
         """Leave the backbone and the optimizer's moments of it as they are in the updates from now on; or no longer."""
-        self._frozen = frozen
-        for weight, gradient in zip(self._master.backbone.parameters(), self._gradients, strict=False):
-            weight.grad = None if frozen else gradient
+        if frozen != self._frozen:
+            self._frozen = frozen
+            for weight, gradient in zip(self._master.backbone.parameters(), self._gradients, strict=False):
+                weight.grad = None if frozen else gradient
 
     def help_until(self, done: Callable[[], bool]) -> None:
         """Return at once: this update is made by one thread."""

@@ -28,10 +28,9 @@ class Player(Interface):
     """Whoever plays: our own agents, and those that SB3 trained. B frames are uint8 (B, C, H, W)."""
 
     num_actions: int
-    opinion_is: str
-    """In words, what the numbers of `opinion` are."""
     draws: bool
-    """Whether it draws actions by its opinion, probabilities, as it did when it learnt; else it takes the best."""
+    """Whether its opinion are probabilities, by which it draws actions as it did when it learnt; else they are
+    Q-values, and it takes the best."""
 
     @property
     def backbone(self) -> "Backbone":
@@ -49,6 +48,11 @@ class Player(Interface):
     def hidden(self, frames: "NDArray[np.uint8]") -> "Tensor":
         """Return the last hidden layer, (B, units)."""
         ...
+
+
+def opinion_is(player: Player) -> str:
+    """Return in words what the numbers of a player's opinion are."""
+    return f"{'probability' if player.draws else 'Q-value'} of each action"
 
 
 def choose(

@@ -29,7 +29,7 @@ class Moment(NamedTuple):
     screen: "NDArray[np.uint8]"  # (H, W, 3) in colour
     frames: "NDArray[np.uint8]"  # (C, H, W), the network's input
     action_names: list[str]
-    opinion: list[float]  # a number for each action, which is what `player.opinion_is` says
+    opinion: list[float]  # a number for each action, which is what `opinion_is` says
     action: int
     value: float
     reward: float  # raw, that came of it

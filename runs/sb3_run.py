@@ -14,15 +14,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import LinearSchedule
 
-from agents.sb3 import (
-    ALGORITHMS,
-    SB3Player,
-    SideBySide,
-    extractor_kwargs,
-    fit_to_states,
-    layers_of,
-    weights_of,
-)
+from agents.sb3 import ALGORITHMS, SB3Player, SideBySide, extractor_kwargs, fit_to_states, layers_of, weights_of
 from envs.episodes import Episodes
 from envs.games import make_games
 from perception.backbones import BACKBONES

@@ -61,6 +61,7 @@ def into_video(moments: "Iterator[Moment]", path: Path) -> "Generator[Moment, No
 
 def drawn(moments: "Iterator[Moment]") -> "Iterator[tuple[Moment, NDArray[np.uint8]]]":
     """Yield each moment with its picture, (608, 640, 3)."""
+    from runs.evaluate import opinion_is
     from runs.pictures import draw_step
 
     values: list[float] = []
@@ -73,7 +74,7 @@ def drawn(moments: "Iterator[Moment]") -> "Iterator[tuple[Moment, NDArray[np.uin
                 moment.frames[-1],
                 moment.action_names,
                 moment.opinion,
-                moment.player.opinion_is,
+                opinion_is(moment.player),
                 moment.action,
                 values,
                 moment.score_before,

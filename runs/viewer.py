@@ -29,7 +29,7 @@ from torch import Tensor
 
 from perception.pictures import hues
 from perception.saliency import integrated_gradients, perturbation_saliency
-from runs.evaluate import Player
+from runs.evaluate import Player, opinion_is
 from runs.eyes import Eye, Seen
 from runs.moments import Moment
 from runs.pictures import ACCENT, FAINT, INK
@@ -308,12 +308,12 @@ def make_layout(first: Moment, eyes: Sequence[Eye], with_saliency: bool, live: b
         layout.Spatial2DView(
             origin="actions",
             contents=["actions", "actions/names"],
-            name=first.player.opinion_is,
+            name=opinion_is(first.player),
             visual_bounds=layout.VisualBounds2D(x_range=(-NAME_LENGTH, BAR_LENGTH + 0.5), y_range=(-0.7, count - 0.3)),
         ),
         layout.TimeSeriesView(
             origin="actions",
-            name=first.player.opinion_is,
+            name=opinion_is(first.player),
             time_ranges=here,
             plot_legend=layout.PlotLegend(corner="LeftTop"),
         ),
