@@ -1,5 +1,6 @@
 """What can be chosen about a DQN. Imports no torch, so that `--help` is quick."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -65,7 +66,7 @@ class DQNConfig:
     def __post_init__(self) -> None:
         """Raise ValueError, in words that say what to do, where a value cannot be meant."""
         checks = [
-            (self.learning_rate > 0, f"learning_rate {self.learning_rate} must be above 0"),
+            (0 < self.learning_rate < math.inf, f"learning_rate {self.learning_rate} must be above 0"),
             (
                 self.learning_rate_end is None or 0 <= self.learning_rate_end <= self.learning_rate,
                 f"learning_rate_end {self.learning_rate_end} must lie between 0 and learning_rate {self.learning_rate}",
@@ -86,6 +87,7 @@ class DQNConfig:
                 f"need 0 <= epsilon_end <= epsilon_start <= 1, got {self.epsilon_end} and {self.epsilon_start}",
             ),
             (self.epsilon_steps >= 1, f"epsilon_steps {self.epsilon_steps} must be at least 1"),
+            (self.learning_starts_steps >= 0, f"learning_starts_steps {self.learning_starts_steps} must be 0 or above"),
             (
                 self.learning_starts_steps <= self.replay_capacity_steps,
                 f"learning_starts_steps {self.learning_starts_steps} would never be held by a replay of "

@@ -162,9 +162,8 @@ class DQN:
     @torch.no_grad()
     def hidden(self, frames: NDArray[np.uint8]) -> Tensor:
         """Return the last hidden layer (B, units) of stacks (B, C, H, W): what the values are read off."""
-        network = self.differentiable()
-        maps = network.backbone(torch.as_tensor(frames, device=self.device))
-        return network.head.hidden(maps[-1].flatten(start_dim=1))
+        maps = self.online.backbone(torch.as_tensor(frames, device=self.device))
+        return self.online.head.hidden(maps[-1].flatten(start_dim=1))
 
     def differentiable(self) -> QNetwork:
         """Return torch's own network of the online weights, float32: through the compiled one no gradient flows."""

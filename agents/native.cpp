@@ -52,7 +52,7 @@ constexpr int HIDDEN = BACK3 + SUM3 * CHANNELS;
 // What the forward pass keeps of one sample for the backward pass.
 constexpr int KEPT_MIDDLE = 4 * PLANE_CELLS * FINE_CHANNELS;
 constexpr int KEPT_FEATURES = KEPT_MIDDLE + MIDDLE_CELLS * CHANNELS;
-constexpr int KEPT = KEPT_FEATURES + FEATURES;
+constexpr int64_t KEPT = KEPT_FEATURES + FEATURES;
 
 // Memory that starts at a cache line, so that no row of a tile lies across two.
 template <typename T>
@@ -465,7 +465,7 @@ void turn_into_pairs(const bf16* from, int ld_from, int columns, bf16* to) {
     }
 }
 
-constexpr int STACK = 4 * 84 * 84;  // bytes of a sample's frames
+constexpr int64_t STACK = 4 * 84 * 84;  // bytes of a sample's frames
 
 // Cuts a stack (4, 84, 84) into an image (441, 64): 4×4 patches, whole numbers.
 const bf16* cut(const uint8_t* stack) {

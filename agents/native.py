@@ -6,6 +6,7 @@ processor; gradients and steps are float32. The C++ file is compiled once, by th
 machine's own processor, and kept in the user's cache.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -46,24 +47,37 @@ def library() -> ctypes.CDLL | None:
         return None
     command = [compiler, *FLAGS]
     key = hashlib.sha256("\0".join((SOURCE.read_text(), *command, processor)).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saccade"
-    built = folder / f"native-{platform.machine()}-{key}.so"
-    if not built.exists():
-        partial = built.with_suffix(f".{os.getpid()}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            subprocess.run([*command, str(SOURCE), "-o", str(partial)], check=True, capture_output=True)
-            partial.replace(built)
-        except (OSError, subprocess.CalledProcessError):
-            return None
-    passes = ctypes.CDLL(str(built))
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saccade"
+        folder.mkdir(parents=True, exist_ok=True)
+        passes = _load(folder / f"native-{platform.machine()}-{key}.so", command)
+    except (OSError, RuntimeError, subprocess.CalledProcessError):  # no home, no room, no such compiler
+        return None
     return passes if passes.saccade_begin() == 0 else None
 
 
-def _at(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Return where the tensor's numbers lie."""
-    assert tensor is None or tensor.is_contiguous()
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def _load(built: Path, command: list[str]) -> ctypes.CDLL:
+    """Load what was built before; build it where it is not there, or another machine or a power cut spoilt it."""
+    if built.exists():
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(str(built))
+    partial = built.with_suffix(f".{os.getpid()}")
+    subprocess.run([*command, str(SOURCE), "-o", str(partial)], check=True, capture_output=True)
+    partial.replace(built)
+    return ctypes.CDLL(str(built))
+
+
+def _at(tensor: Tensor | None, dtype: torch.dtype = torch.float32) -> ctypes.c_void_p:
+    """Return where the tensor's numbers lie.
+
+    Raises:
+        TypeError: they are others than the compiled code takes them for.
+    """
+    if tensor is None:
+        return ctypes.c_void_p(None)
+    if tensor.dtype != dtype or not tensor.is_contiguous():
+        raise TypeError(f"need a contiguous tensor of {dtype}, not {tensor.dtype} of {tuple(tensor.shape)}")
+    return ctypes.c_void_p(tensor.data_ptr())
 
 
 class NativeQNetwork(QNetwork):
@@ -84,13 +98,19 @@ class NativeQNetwork(QNetwork):
     @torch.no_grad()
     def forward(self, frames: Tensor) -> Tensor:
         """Return action values (B, A), float32, of frames uint8 (B, 4, 84, 84); no gradient flows back."""
-        assert frames.dtype == torch.uint8
+        if frames.shape[1:] != (STACK, *FRAME_SHAPE):
+            raise ValueError(f"need frames (B, {STACK}, {FRAME_SHAPE[0]}, {FRAME_SHAPE[1]}), not {tuple(frames.shape)}")
         frames = frames.contiguous()
         hidden = torch.empty(len(frames), self._units)
         biases = [layer.bias for layer in self.convolutions()]
         biases.append(torch.cat([layer.bias for layer in self.head.hidden_layers()]))
         _library().saccade_forward(
-            _at(frames), len(frames), _at(self.packed), *map(_at, biases), self._units, _at(hidden)
+            _at(frames, torch.uint8),
+            len(frames),
+            _at(self.packed, torch.bfloat16),
+            *map(_at, biases),
+            self._units,
+            _at(hidden),
         )
         return self.head.values(hidden)
 
@@ -108,7 +128,8 @@ class NativeQNetwork(QNetwork):
     def take(self, other: QNetwork) -> None:
         """Copy the other's weights into these, and lay them out for the passes."""
         super().take(other)
-        _library().saccade_pack(*(_at(layer.weight) for layer in self.convolutions()), _at(self.packed))
+        weights = [_at(layer.weight) for layer in self.convolutions()]
+        _library().saccade_pack(*weights, _at(self.packed, torch.bfloat16))
         self.packed[self._hidden_at :].copy_(torch.cat([h.weight.flatten() for h in self.head.hidden_layers()]))
 
 
@@ -163,16 +184,23 @@ class NativeUpdate:
 
         rates = *corrected(group["lr"], self._parameters[-1]), *corrected(backbone["lr"], self._parameters[0])
         adam = (ctypes.c_float * 8)(*rates, self._clip_norm, beta1, beta2, group["eps"])
+        samples, actions = prepared.q_t.shape
+        stacks = (samples, STACK, *FRAME_SHAPE)
         frames_t = prepared.frames_t if prepared.frames_t.numel() else None
+        if prepared.frames_tm1.shape != stacks or (frames_t is not None and frames_t.shape != stacks):
+            raise ValueError(f"need frames {stacks}, not {tuple(prepared.frames_tm1.shape)}")
         batch = _Batch(
-            *map(_at, prepared._replace(frames_t=frames_t)),
-            len(prepared.a_tm1),
-            prepared.q_t.shape[1],  # type: ignore[arg-type]
+            _at(prepared.frames_tm1, torch.uint8),
+            _at(frames_t, torch.uint8),
+            _at(prepared.a_tm1, torch.int64),
+            *map(_at, (prepared.r_t, prepared.discount_t, prepared.q_t)),
+            samples,
+            actions,
         )
         learned = torch.empty(len(LEARNED))
         _library().saccade_learn(
             ctypes.byref(batch),
-            _at(self.network.packed),
+            _at(self.network.packed, torch.bfloat16),
             self._structs,
             self._hidden_layers,
             ctypes.c_bool(self._frozen),

@@ -79,7 +79,8 @@ class QNetwork(nn.Module):
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
                 if module not in self.head.output_layers():
                     nn.init.orthogonal_(module.weight, math.sqrt(2))
         self.take(self)

@@ -12,11 +12,12 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3 import A2C, PPO
 from stable_baselines3 import DQN as SB3DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
@@ -112,8 +113,14 @@ class SideBySide(VecEnv):
     def __init__(
         self, envs: VectorEnv[Any, Any, Any], seed: int, *, cut_at_lost_life: bool = False, clip_rewards: bool = False
     ) -> None:
-        """`cut_at_lost_life` tells the learner that it ends there; `clip_rewards` shows it their sign alone."""
+        """`cut_at_lost_life` tells the learner that it ends there; `clip_rewards` shows it their sign alone.
+
+        Raises:
+            ValueError: the environments reset themselves in the step in which an episode ends.
+        """
         assert isinstance(envs.single_action_space, Discrete)
+        if envs.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
+            raise ValueError("these environments hide the last frames of an episode: give them another autoreset_mode")
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
         self.cut_at_lost_life, self.clip_rewards = cut_at_lost_life, clip_rewards
@@ -187,9 +194,9 @@ class SideBySide(VecEnv):
         """Call a method of the vector environment, once; return its result for each index."""
         return [getattr(self.envs, method_name)(*args, **kwargs)] * len(list(self._get_indices(indices)))
 
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:  # noqa: ARG002
-        """Return False for each index: episodes are monitored here, and nothing else is wrapped."""
-        return [False] * len(list(self._get_indices(indices)))
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """Return for each index whether it is Monitor that is asked for: `info["episode"]` is filled as it does."""
+        return [wrapper_class is Monitor] * len(list(self._get_indices(indices)))
 
 
 class SB3Player:
@@ -230,14 +237,14 @@ class SB3Player:
 
     def differentiable(self) -> Callable[[Tensor], Tensor]:
         """Return the function from images in [0, 1] (B, C, H, W) to Q-values, or logarithmic probabilities, (B, A)."""
-        policy = self.model.policy.requires_grad_(False)
+        acting = copy.deepcopy(_acting(self.model)).requires_grad_(False)
 
         def prefer(images: Tensor) -> Tensor:
             seen = 255 * images  # SB3 scales what it takes for bytes
             if isinstance(self.model, SB3DQN):
-                return self.model.q_net(seen)
-            assert isinstance(policy, ActorCriticPolicy)
-            distribution: Any = policy.get_distribution(seen).distribution
+                return acting(seen)
+            assert isinstance(acting, ActorCriticPolicy)
+            distribution: Any = acting.get_distribution(seen).distribution
             return distribution.logits
 
         return prefer

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.atari import GAMES, check_game, make_atari, single_env, vector_env
+from envs.atari import FRAME_SKIP, GAMES, check_game, make_atari, single_env, vector_env
 from envs.config import EnvConfig
 from envs.episodes import Episodes
 from envs.pixels import make_pixels
@@ -25,13 +25,19 @@ def make_games(config: EnvConfig, num_envs: int, seed: int, *, num_threads: int 
         return make_atari(config, num_envs, seed, num_threads=num_threads)
     if config.game != CATCH and "-v" not in config.game:
         check_game(config.game)
-    if config.game.startswith("ALE/"):
-        raise ValueError(f"'{config.game}' has rules in its name: give the game, say breakout, and --protocol v5")
+    spec = gymnasium.registry.get(config.game.rpartition(":")[2])
+    if spec is not None and str(spec.entry_point).startswith("ale_py"):
+        raise ValueError(f"'{config.game}' has rules in its name: give the game, say breakout, and a --protocol")
     if config.protocol != "classic":
         raise ValueError(f"protocol {config.protocol} is of Atari games; '{config.game}' is none")
     if config.full_action_space or config.mode is not None or config.difficulty is not None:
         raise ValueError(f"full_action_space, mode and difficulty are options of Atari games; '{config.game}' is none")
     return make_pixels("saccade/Catch-v0" if config.game == CATCH else config.game, num_envs, seed)
+
+
+def frames_a_step(config: EnvConfig) -> int:
+    """Return the emulator's frames that an action lasts."""
+    return FRAME_SKIP if config.game in GAMES else 1
 
 
 def make_playable(config: EnvConfig) -> gymnasium.Env[Any, Any]:

@@ -11,6 +11,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import envs.catch  # noqa: F401 - registers Catch
 from envs.episodes import Episodes
 
+MOST_ACTIONS = 256  # the replay keeps them as bytes
+
 # Environments that offer both take discrete actions only when asked.
 _DISCRETE = {"CarRacing-v3": {"continuous": False}}
 
@@ -18,19 +20,26 @@ _DISCRETE = {"CarRacing-v3": {"continuous": False}}
 def make_pixels(env_id: str, num_envs: int, seed: int) -> Episodes:
     """Return `num_envs` copies of a Gymnasium environment as uint8 (4, 84, 84) stacks of grey frames, reset.
 
-    An environment whose observations are no image is rendered. One that shows (4, 84, 84) already is taken as it is.
+    An environment whose observations are no image is rendered. One that shows stacks (4, 84, 84) already, oldest frame
+    first and black where there is none yet, is taken as it is.
 
     Raises:
         ValueError: there is no such environment, its actions are not discrete, or it has nothing to show.
     """
     try:
         envs = SyncVectorEnv([partial(_preprocessed, env_id)] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
-    except (gymnasium.error.Error, ImportError) as error:
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise ValueError(f"cannot make '{env_id}': {error}") from error
     space = envs.single_action_space
-    if not isinstance(space, spaces.Discrete):
-        raise ValueError(f"'{env_id}' has the actions {space}; a DQN needs discrete ones")
-    return Episodes(envs, seed)
+    if not isinstance(space, spaces.Discrete) or space.start != 0 or space.n > MOST_ACTIONS:
+        raise ValueError(f"'{env_id}' has the actions {space}; a DQN needs discrete ones, from 0 to at most 255")
+    games = Episodes(envs, seed)
+    if games.frames[:, :-1].any():
+        raise ValueError(
+            f"'{env_id}' shows (4, 84, 84) that does not begin with three black frames, as a stack that grows does: "
+            "wrap it in FrameStackObservation(env, 4, padding_type='zero'), or let it show one frame"
+        )
+    return games
 
 
 def _preprocessed(env_id: str) -> gymnasium.Env[Any, Any]:

@@ -76,7 +76,7 @@ HUMAN_AND_RANDOM: dict[str, HumanAndRandom] = {
     )
 }
 
-# Mnih et al. 2013, table 1, row DQN: ε = 0.05, 10 million steps.
+# Mnih et al. 2013, table 1, row DQN: ε = 0.05, after 10 million frames, as the paper counts them.
 DQN_2013: dict[str, float] = {
     "beam_rider": 4092,
     "breakout": 168,

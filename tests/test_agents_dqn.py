@@ -7,8 +7,11 @@ from torch import Tensor
 
 from agents.config import DQNConfig
 from agents.dqn import DQN
+from agents.losses import huber, td_error
 from agents.networks import QHead
 from agents.replay import Batch
+from perception.backbones import BACKBONES
+from runs.presets import PRESETS
 
 CONFIG = DQNConfig(replay_capacity_steps=1000, learning_starts_steps=10, learning_rate=1e-3)
 FRAMES = ("frames_tm1", "frames_t")
@@ -76,6 +79,26 @@ def test_one_update_is_what_plain_autograd_and_adam_do() -> None:
         optimizer.step()
     for ours, theirs in zip(agent.online.parameters(), twin.online.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
+
+
+def test_rmsprop_steps_as_the_papers_does() -> None:
+    """The paper's epsilon stands inside the root, torch's outside: that changes a step by a factor of at most √2."""
+    config = dataclasses.replace(PRESETS["nature"][1].agent, replay_capacity_steps=100, learning_starts_steps=10)
+    agent, twin, given = make(config), make(config), batch(32)
+    means = [torch.zeros_like(weight) for weight in twin.online.parameters()]
+    squares = [torch.zeros_like(weight) for weight in twin.online.parameters()]
+    for _ in range(5):
+        twin.load_weights(agent.weights())
+        agent.learn(agent.prepare(given))
+        q_tm1 = twin.online(given.frames_tm1)
+        errors = td_error(q_tm1, given.a_tm1, given.r_t, given.discount_t, twin.target(given.frames_t).detach())
+        gradients = torch.autograd.grad(huber(errors).sum(), list(twin.online.parameters()))
+        for index, (gradient, before) in enumerate(zip(gradients, twin.online.parameters(), strict=True)):
+            means[index] = 0.95 * means[index] + 0.05 * gradient
+            squares[index] = 0.95 * squares[index] + 0.05 * gradient**2
+            theirs = 2.5e-4 * gradient / (squares[index] - means[index] ** 2 + 0.01).sqrt()
+            ours = before.detach() - list(agent.online.parameters())[index].detach()
+            assert 2**-0.5 - 0.01 < float(ours.norm() / theirs.norm()) < 1.01, index
 
 
 def test_bf16_learns_as_float32_does() -> None:
@@ -161,6 +184,11 @@ def test_orthogonal_weights_keep_the_scale(precision: str) -> None:
         hidden = agent.weights()["head.advantage_hidden.weight"]
     torch.testing.assert_close(hidden @ hidden.T, 2 * torch.eye(512), atol=1e-4, rtol=0)
     assert scale[1] > 5 * scale[0]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_orthogonal_weights_go_with_every_backbone(backbone: str) -> None:
+    DQN(dataclasses.replace(CONFIG, initialization="orthogonal", backbone=backbone), 3)
 
 
 def test_learning_rate_follows_its_schedule() -> None:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -132,17 +133,17 @@ def test_the_step_is_adams() -> None:
 @pytest.mark.parametrize("options", [{}, {"double": True, "dueling": True}])
 def test_helpers_change_nothing(options: dict[str, bool]) -> None:
     agents = [make("bf16", DQNConfig(**options)) for _ in range(2)]  # type: ignore[arg-type]
+    batches = [batch(45, seed) for seed in range(20)]
+    alone = [agents[0].learn(agents[0].prepare(given)) for given in batches]
     done = threading.Event()
     helper = threading.Thread(target=agents[1].help_until, args=(done.is_set,))
     helper.start()
-    for seed in range(20):
-        given = batch(45, seed)
-        numbers = [agent.learn(agent.prepare(given)) for agent in agents]
-        assert numbers[0] == numbers[1]
+    helped = [agents[1].learn(agents[1].prepare(given)) for given in batches]
     done.set()
     helper.join()
-    for alone, helped in zip(*(agent.online.parameters() for agent in agents), strict=True):
-        assert torch.equal(alone, helped)
+    assert alone == helped
+    for weight, twin in zip(*(agent.online.parameters() for agent in agents), strict=True):
+        assert torch.equal(weight, twin)
 
 
 @needs_library
@@ -197,6 +198,39 @@ def test_a_number_that_is_none_is_told() -> None:
     given.r_t[3] = float("nan")
     numbers = agent.learn(agent.prepare(given))
     assert numbers["loss"].isnan() and numbers["gradient_norm"].isnan()
+
+
+@needs_library
+def test_what_the_compiled_code_would_misread_is_refused() -> None:
+    agent, given = make("bf16", DQNConfig()), batch(8)
+    for shape in ((4, 84, 84), (2, 84, 84, 4), (2, 4, 36, 36)):
+        with pytest.raises(ValueError, match=r"need frames \(B, 4, 84, 84\)"):
+            agent.q_values(torch.zeros(shape, dtype=torch.uint8))
+    with pytest.raises(TypeError, match=r"torch\.uint8"):
+        agent.q_values(torch.zeros(2, 4, 84, 84))
+    for wrong in ({"r_t": given.r_t.double()}, {"a_tm1": given.a_tm1.int()}):
+        with pytest.raises(TypeError, match="contiguous tensor"):
+            agent.learn(agent.prepare(given)._replace(**wrong))
+    with pytest.raises(ValueError, match="need frames"):
+        agent.learn(agent.prepare(given)._replace(frames_tm1=given.frames_tm1[:4]))
+
+
+@needs_library
+def test_a_spoilt_library_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = native.library()
+    assert passes is not None
+    built = tmp_path / "saccade" / Path(passes._name).name
+    built.parent.mkdir()
+    built.write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.library.cache_clear()
+    try:
+        assert native.library() is not None and built.stat().st_size > 10_000
+        monkeypatch.setenv("XDG_CACHE_HOME", str(built))  # a file: nothing can be kept there
+        native.library.cache_clear()
+        assert native.library() is None
+    finally:
+        native.library.cache_clear()
 
 
 def test_where_it_does_not_fit_torch_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:

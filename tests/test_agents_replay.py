@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.replay import FrameReplay
+from envs.atari import make_atari
+from envs.config import EnvConfig
 
 SIZE, STACK = (2, 3), 4
 
@@ -71,6 +74,36 @@ def play(replay: FrameReplay, endings: list[list[str]], seed: int) -> tuple[list
             written[env] += 2 if happened[env] == "truncated" else 1
         stacks = [fresh() if ended[env] else after[env] for env in range(num_envs)]
     return twins, rows
+
+
+@pytest.mark.parametrize("game", ["breakout", "pong"])
+def test_it_holds_what_the_environment_showed(game: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a real one, added as `runs.train_dqn` does: over lost lives, ends and truncated episodes."""
+    monkeypatch.setattr("envs.atari.MAX_FRAMES_PER_EPISODE", 4 * 130)
+    monkeypatch.setattr("envs.episodes.ALE_SEEDS_EVERY_STEPS", 150)
+    games, replay = make_atari(EnvConfig(game), 2, seed=0), FrameReplay(1_000, 2)
+    rng, happened = np.random.default_rng(0), {"life": 0, "over": 0, "truncated": 0}
+    kept: list[list[Any]] = [[], []]
+    for _ in range(400):
+        shown, actions, counts = games.frames.copy(), rng.integers(games.num_actions, size=2), replay.rows_written()
+        seen = games.step(actions)
+        cut, ended = seen.terminated | seen.life_lost, seen.terminated | seen.truncated
+        replay.add(shown[:, -1], actions, seen.rewards, cut, ended, seen.last_frames)
+        for name, which in (("life", seen.life_lost), ("over", seen.terminated), ("truncated", seen.truncated)):
+            happened[name] += int(which.sum())
+        for env, steps in enumerate(kept):
+            reached = np.concatenate([shown[env, 1:], seen.last_frames[env : env + 1]])
+            steps.append((int(counts[env]), shown[env], int(actions[env]), seen.rewards[env], cut[env], reached))
+    for env, steps in enumerate(kept):
+        counts = torch.tensor([step[0] for step in steps[:-1]])
+        batch = replay.transitions(torch.full_like(counts, env), counts)
+        for index, (_, stack, action, reward, cut, reached) in enumerate(steps[:-1]):
+            np.testing.assert_array_equal(batch.frames_tm1[index], stack)
+            assert (batch.a_tm1[index], batch.r_t[index]) == (action, np.sign(reward))
+            assert (batch.discount_t[index] == 0) == cut
+            if not cut:
+                np.testing.assert_array_equal(batch.frames_t[index], reached)
+    assert happened["truncated"] > 1 and (game == "pong" or min(happened.values()) > 1), happened
 
 
 happenings = st.sampled_from(["on"] * 6 + ["over", "life", "truncated"])

@@ -10,7 +10,9 @@ import torch
 from commands import environment, refused, run
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import envs.pixels  # noqa: F401  (registers Catch)
@@ -25,8 +27,9 @@ from runs.perception_checkpoints import make_backbone
 PRETRAINED = Path("runs/pretrained/pong")
 
 
-def catches(count: int) -> SyncVectorEnv:
-    return SyncVectorEnv([lambda: gymnasium.make("saccade/Catch-v0")] * count, autoreset_mode=AutoresetMode.DISABLED)
+def catches(count: int, steps: int | None = None) -> SyncVectorEnv:
+    make = [lambda: gymnasium.make("saccade/Catch-v0", max_episode_steps=steps)] * count
+    return SyncVectorEnv(make, autoreset_mode=AutoresetMode.DISABLED)
 
 
 def test_the_exported_agent_acts_the_same_without_ours(tmp_path: Path) -> None:
@@ -113,10 +116,11 @@ def test_an_extractor_refuses_other_channels() -> None:
         BackboneExtractor(Box(0, 255, (4, 84, 84), np.uint8), backbone)
 
 
-def test_side_by_side_against_sb3s_own() -> None:
-    """The same games as under SB3's `DummyVecEnv`: frames, rewards, ends and last frames."""
-    ours = SideBySide(catches(3), seed=4)
-    theirs = DummyVecEnv([lambda: gymnasium.make("saccade/Catch-v0")] * 3)
+@pytest.mark.parametrize("steps", [1_000, 13])
+def test_side_by_side_against_sb3s_own(steps: int) -> None:
+    """The same games as under SB3's `DummyVecEnv`: frames, rewards, ends and last frames; whole ones, and cut short."""
+    ours = SideBySide(catches(3, steps), seed=4)
+    theirs = DummyVecEnv([lambda: gymnasium.make("saccade/Catch-v0", max_episode_steps=steps)] * 3)
     for env, seed in enumerate(ours.seed(4)):
         theirs._seeds[env] = seed
     rng, ended = np.random.default_rng(0), 0
@@ -133,7 +137,14 @@ def test_side_by_side_against_sb3s_own() -> None:
                 np.testing.assert_array_equal(mine["terminal_observation"], its["terminal_observation"])
                 assert mine["TimeLimit.truncated"] == its["TimeLimit.truncated"]
     assert ended > 5
+    assert ours.env_is_wrapped(Monitor) == [True] * 3 and ours.env_is_wrapped(TimeLimit) == [False] * 3
     ours.close()
+
+
+def test_games_that_hide_their_last_frames_are_refused() -> None:
+    envs = SyncVectorEnv([lambda: gymnasium.make("saccade/Catch-v0")], autoreset_mode=AutoresetMode.SAME_STEP)
+    with pytest.raises(ValueError, match="hide the last frames"):
+        SideBySide(envs, seed=0)
 
 
 def test_a_lost_life_cuts_the_learners_return_alone() -> None:

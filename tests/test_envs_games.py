@@ -1,8 +1,11 @@
 """Games that are no Atari: Catch, and any Gymnasium environment with pixels; and the score tables."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Discrete
 from gymnasium.utils.env_checker import check_env
 
 from envs.atari import GAMES
@@ -70,8 +73,37 @@ def test_atari_options_elsewhere_are_refused() -> None:
         make_games(EnvConfig("catch", mode=1), 1, seed=0)
     with pytest.raises(ValueError, match="is of Atari games"):
         make_games(EnvConfig("catch", protocol="v5"), 1, seed=0)
-    with pytest.raises(ValueError, match="give the game, say breakout, and --protocol"):
+    with pytest.raises(ValueError, match="give the game, say breakout, and a --protocol"):
         make_games(EnvConfig("ALE/Breakout-v5"), 1, seed=0)
+    with pytest.raises(ValueError, match="has rules in its name"):  # whose own would be others than ours
+        make_games(EnvConfig("BreakoutNoFrameskip-v4"), 1, seed=0)
+
+
+class Strange(gymnasium.Env[np.ndarray, np.int64]):
+    """Shows four channels from the first, as RGB and depth, or as stacks that are not padded with black."""
+
+    observation_space = Box(0, 255, (4, 84, 84), np.uint8)
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - as Gymnasium has it
+
+    def __init__(self, actions: Discrete, render_mode: str | None = None) -> None:
+        self.action_space, self.render_mode = actions, render_mode
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return np.full((4, 84, 84), 7, np.uint8), {}
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [(Discrete(3), "black frames"), (Discrete(3, start=5), "from 0"), (Discrete(257), "at most 255")],
+)
+def test_what_the_replay_could_not_keep_is_refused(actions: Discrete, message: str) -> None:
+    gymnasium.register("Strange-v0", lambda **options: Strange(actions, **options), disable_env_checker=True)
+    try:
+        with pytest.raises(ValueError, match=message):
+            make_games(EnvConfig("Strange-v0"), 1, seed=0)
+    finally:
+        del gymnasium.registry["Strange-v0"]
 
 
 def test_score_tables_name_games_that_exist() -> None:
