@@ -23,7 +23,7 @@ ATTENDED = 2  # pictures of a sheet whose words are drawn one by one
 
 def words_of(caption: str) -> list[str]:
     """Split a caption into words and punctuation marks, in lower case."""
-    return re.findall(r"[\w'-]+|[^\w\s]", caption.lower())
+    return re.findall(r"<unknown>|[\w'-]+|[^\w\s]", caption.lower())
 
 
 def vocabulary(captions: Iterable[str]) -> list[str]:
@@ -199,25 +199,29 @@ class Captioning:
     def measure(self, answers: Tensor, targets: Tensor) -> dict[str, float]:
         """Return BLEU-4 (Papineni et al. 2002) and the share of facts that are true.
 
-        Beside both what they are against another picture's sentence, half the split away: phrases that every sentence
-        has make BLEU high by themselves.
+        Targets are a sentence for each picture, (B, T), or several, (B, K, T), of which empty ones are none. Beside
+        both what they are against another picture's, half the split away: phrases that every sentence has make BLEU
+        high by themselves.
         """
         from torchmetrics.functional.text import bleu_score  # a second and a half
 
-        said, true = ([self.words(row) for row in rows.tolist()] for rows in (answers, targets))
+        said = [self.words(row) for row in answers.tolist()]
+        several = targets if targets.dim() == 3 else targets[:, None]
+        true = [[self.words(row) for row in rows if row[0] != PAD] for rows in several.tolist()]
         others = true[len(true) // 2 :] + true[: len(true) // 2]
         result = {}
         for name, against in (("", true), ("_shuffled", others)):
-            spaced = [[" ".join(words_of(caption))] for caption in against]
+            spaced = [[" ".join(words_of(caption)) for caption in captions] for captions in against]
             result[f"bleu4{name}"] = float(bleu_score([" ".join(words_of(caption)) for caption in said], spaced))
             if self.share_true is not None:
-                shares = [self.share_true(one, two) for one, two in zip(said, against, strict=True)]
+                shares = [self.share_true(one, two[0]) for one, two in zip(said, against, strict=True)]
                 result[f"facts_true{name}"] = float(np.mean(shares))
         return result
 
     def majority(self, targets: Tensor) -> Tensor:
         """Return the commonest sentence, (LONGEST,): what a blind guess says."""
-        sentences, counts = targets.unique(dim=0, return_counts=True)
+        every = targets.flatten(0, -2)
+        sentences, counts = every[every[:, 0] != PAD].unique(dim=0, return_counts=True)
         commonest = sentences[counts.argmax()][:LONGEST]
         return F.pad(commonest, (0, LONGEST - len(commonest)), value=PAD)
 

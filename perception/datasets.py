@@ -1,7 +1,9 @@
 """What a task learns from: images with what is true of them, in three splits."""
 
+import functools
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from perception.captioning import UNKNOWN, encode, vocabulary
 from perception.classification import UNSEEN
 
 SPLITS = ("train", "validation", "test")
+FINGERPRINT_ITEMS = 16
 
 
 class DatasetError(ValueError):
@@ -37,6 +40,9 @@ class Dataset:
     """Of each output the names of its values; of masks `classes` alone; of captions `words`, and a `game`."""
     recorded: bool = False
     """Whether it is a recording of a game."""
+    references: NDArray[np.int64] | None = None
+    """(N, K, T): where pictures have several captions, all of an item's picture, and empty ones up to K."""
+    _order: dict[tuple[int, int], NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
 
     def take(self, at: NDArray[np.int64], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Return images and targets of items on a device."""
@@ -47,17 +53,28 @@ class Dataset:
         train = self.splits["train"]
         size = min(size, len(train))
         epoch, place = divmod(number, len(train) // size)
-        order = np.random.default_rng([seed, epoch]).permutation(train)
+        if (order := self._order.get((seed, epoch))) is None:
+            order = np.random.default_rng([seed, epoch]).permutation(train)
+            self._order.clear()
+            self._order[seed, epoch] = order
         return self.take(np.sort(order[place * size : (place + 1) * size]), device)
 
     def pixels(self) -> list[int]:
         """Return how many pixels of the training masks each class has."""
-        masks = self.targets[self.splits["train"]]
-        return np.bincount(masks.ravel(), minlength=len(self.names["classes"])).tolist()
+        masks, count = self.targets[self.splits["train"]], len(self.names["classes"])
+        return np.bincount(masks.ravel(), minlength=count)[:count].tolist()
+
+    def fingerprint(self) -> int:
+        """Return a number that is another one where other items are learnt from and, most likely, where they differ."""
+        train = self.splits["train"]
+        some = train[:: -(-len(train) // FINGERPRINT_ITEMS)]
+        parts = [train, self.images(some), self.targets[some]]
+        return functools.reduce(lambda crc, part: zlib.crc32(np.ascontiguousarray(part).data, crc), parts, 0)
 
     def truth(self, split: str) -> Tensor:
-        """Return the targets of a split."""
-        return torch.from_numpy(self.targets[self.splits[split]])
+        """Return the targets of a split; of captions all that a picture has, (B, K, T), where it has several."""
+        told = self.targets if self.references is None else self.references
+        return torch.from_numpy(told[self.splits[split]])
 
     def numbered_as(self, names: dict[str, list[str]]) -> "Dataset":
         """Return it with the outputs and the numbers of classes that a network was trained on.
@@ -74,7 +91,8 @@ class Dataset:
                 raise DatasetError(f"{self.name} is not what the checkpoint's captions are about: {names.get('game')}")
             number = {word: i for i, word in enumerate(names["words"])}
             numbers = np.array([number.get(word, UNKNOWN) for word in self.names["words"]])
-            return replace(self, targets=numbers[self.targets], names=names)
+            references = None if self.references is None else numbers[self.references]
+            return replace(self, targets=numbers[self.targets], references=references, names=names)
         if missing := [name for name in names if name not in self.names]:
             raise DatasetError(f"{self.name} does not tell {', '.join(missing)}, which the checkpoint was trained on")
         columns = []

@@ -14,6 +14,7 @@ from perception.decoders import centred, enlarging, map_for
 from perception.networks import PerceptionNetwork
 from perception.pictures import Picture, beside, contact_sheet, hues, shown
 
+VOID = 255  # in a mask: a pixel that nobody labelled, which is neither learnt nor scored
 SMALL_PIXELS = 16  # a class whose pixels in a picture are fewer, on average, is told about by itself
 
 
@@ -69,17 +70,18 @@ def segmentation_loss(logits: Tensor, masks: Tensor, class_weights: Tensor) -> T
 
     Args:
         logits: (B, classes, H, W).
-        masks: (B, H, W), classes.
+        masks: (B, H, W), classes, or VOID, which does not count.
         class_weights: (classes,).
     """
-    return F.cross_entropy(logits, masks.long(), weight=class_weights)
+    return F.cross_entropy(logits, masks.long(), weight=class_weights, ignore_index=VOID)
 
 
 def balanced_weights(pixels: Tensor) -> Tensor:
     """Return a weight for each class, (classes,), from its number of pixels (classes,): the root of median / frequency.
 
-    The median frequency of Eigen & Fergus 2015 (section 6.3.2), whose root keeps a ball of four pixels from being
-    painted over everything that may be one. A class without pixels has weight 0.
+    The median frequency of Eigen & Fergus 2015 (section 6.3.2), but over all pictures, where theirs counts those that
+    show the class; the root keeps a ball of four pixels from being painted over everything that may be one. A class
+    without pixels has weight 0.
     """
     present = pixels > 0
     frequency = pixels.double() / pixels.sum()
@@ -128,11 +130,16 @@ class Segmentation:
         """
         from torchmetrics.functional.classification import multiclass_jaccard_index  # a second and a half
 
-        counts = targets.flatten().bincount(minlength=len(self.names))
-        said = answers.flatten().bincount(minlength=len(self.names))
-        ious = multiclass_jaccard_index(answers, targets, len(self.names), average=None)
+        known = targets != VOID
+        answers = answers.where(known, VOID)
+        counts = targets[known].bincount(minlength=len(self.names))
+        said = answers[known].bincount(minlength=len(self.names))
+        ious = multiclass_jaccard_index(answers[known], targets[known], len(self.names), average=None)
         found = {f"iou_{self.names[i]}": float(ious[i]) for i in range(len(self.names)) if counts[i] + said[i] > 0}
-        result = {"miou": float(np.mean(list(found.values()))), "accuracy": float((answers == targets).float().mean())}
+        result = {
+            "miou": float(np.mean(list(found.values()))),
+            "accuracy": float((answers == targets)[known].float().mean()),
+        }
         for i in small_classes(targets, len(self.names)):
             truth, guess = targets == i, answers == i
             result[f"recall_{self.names[i]}"] = float((near(guess) & truth).sum() / counts[i])
@@ -141,7 +148,8 @@ class Segmentation:
 
     def majority(self, targets: Tensor) -> Tensor:
         """Return the commonest class of each pixel's place, (H, W): what a blind guess says."""
-        return targets.mode(dim=0).values
+        commonest = targets.mode(dim=0).values
+        return commonest.where(commonest != VOID, 0)
 
     def words(self, answer: Iterable[int]) -> str:
         """Say in words what there is."""
@@ -159,12 +167,13 @@ class Segmentation:
         colours = hues(len(self.names))
         kinds = [[(shown(image), "") for image in images], [(colours[answer], "said") for answer in answers.numpy()]]
         if targets is not None:
+            colours = np.concatenate([colours, np.zeros((VOID + 1 - len(colours), 3), np.uint8)])
             kinds.append([(colours[mask], "true") for mask in targets.numpy()])
         return contact_sheet(beside(*kinds))
 
 
 def small_classes(masks: Tensor, count: int) -> list[int]:
     """Return which of `count` classes have fewer than SMALL_PIXELS in a mask (B, H, W) that shows them, on average."""
-    pixels = masks.flatten().bincount(minlength=count)
+    pixels = masks.flatten().bincount(minlength=count)  # VOID lies beyond them
     pictures = [int((masks == value).flatten(1).any(dim=1).sum()) for value in range(count)]
     return [value for value in range(1, count) if 0 < pixels[value] < SMALL_PIXELS * pictures[value]]

@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from perception.backbones import BACKBONES, NatureCNN
 from perception.captioning import (
@@ -31,6 +32,21 @@ def test_words_there_and_back() -> None:
     assert tokens.shape == (3, 14) and tokens[1].tolist() == [BEGIN, 5, 6, 4, 12, END] + [PAD] * 8
     assert decode(tokens[0], words) == "the ball is high; the score is 3 to 12."
     assert decode(tokens[2], words) == "the <unknown> is high" and UNKNOWN in tokens[2]
+
+
+def test_a_sentence_is_measured_against_all_that_a_picture_has() -> None:
+    captions = ["a red ball lies here", "one ball, all red", "there is a green bat", "a bat"]
+    words = vocabulary(captions)
+    task = Captioning(words, 1, None)
+    tokens = torch.from_numpy(encode([*captions, "a red cat lies here"], words))
+    references = torch.stack([tokens[:2], tokens[2:4]])
+    either = [task.measure(torch.stack([tokens[i], tokens[2]]), references) for i in (0, 1)]
+    assert [measured["bleu4"] for measured in either] == [1.0, 1.0] and either[0]["bleu4_shuffled"] < 0.5
+    alone = torch.stack([tokens[:1], tokens[2:3]])
+    padded = torch.cat([alone, torch.full_like(alone, PAD)], dim=1)
+    answers = torch.stack([tokens[4], tokens[2]])
+    assert task.measure(answers, padded) == task.measure(answers, alone) == task.measure(answers, alone[:, 0])
+    assert task.majority(padded).tolist() in [F.pad(s, (0, LONGEST - len(s))).tolist() for s in alone[:, 0]]
 
 
 def test_loss_against_a_hand_worked_table() -> None:

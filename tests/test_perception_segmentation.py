@@ -6,7 +6,7 @@ import torch
 
 from perception.backbones import BACKBONES
 from perception.networks import PerceptionNetwork
-from perception.segmentation import Segmentation, balanced_weights, centred, near, segmentation_loss
+from perception.segmentation import VOID, Segmentation, balanced_weights, centred, near, segmentation_loss
 
 
 def test_loss_against_a_hand_worked_table() -> None:
@@ -52,6 +52,19 @@ def test_measure_against_a_hand_worked_table() -> None:
     assert "iou_bat" not in measured
     assert measured["recall_ball"] == 1.0  # each of its two pixels has one said beside it
     assert measured["precision_ball"] == pytest.approx(2 / 3)
+
+
+def test_pixels_that_nobody_labelled_do_not_count() -> None:
+    task = Segmentation(["background", "ball"], torch.ones(2))
+    truth, said = torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2, 4, 4, dtype=torch.uint8)
+    truth[:, 0], said[:, 0], truth[:, 1] = VOID, 1, 1
+    measured = task.measure(said, truth)
+    assert (measured["miou"], measured["accuracy"]) == (pytest.approx((0 + 2 / 3) / 2), pytest.approx(2 / 3))
+    assert task.majority(truth)[:2].tolist() == [[0] * 4, [1] * 4]
+    assert task.picture(None, np.zeros((2, 4, 4, 4), np.uint8), said, truth).shape[2] == 3  # type: ignore[arg-type]
+    logits = torch.randn(2, 2, 4, 4)
+    known = segmentation_loss(logits[:, :, 1:], truth[:, 1:], torch.ones(2))
+    torch.testing.assert_close(segmentation_loss(logits, truth, torch.ones(2)), known)
 
 
 @pytest.mark.parametrize("kind", ["skips", "decoder"])
