@@ -63,11 +63,13 @@ def write_learner(
         segments: those that the replay lay in there.
     """
     (folder / "replay").mkdir()
+    if previous is None or not all((previous / "replay" / segment.file).exists() for segment in segments):
+        segments = []  # somebody has made room: what they held is written again
     written = replay.rows_written()
     oldest = written - replay.rows
     kept = [segment for segment in segments if (np.array(segment.stop) > oldest).any()]
     for segment in kept:
-        assert previous is not None
+        assert previous is not None  # or there are none
         link(previous / "replay" / segment.file, folder / "replay" / segment.file)
     done = np.array(segments[-1].stop) if segments else np.zeros_like(written)
     while (done < written).any():

@@ -220,6 +220,11 @@ def _train_config(args: BenchmarkArgs) -> Any:
     )
 
 
+def _sb3_name(game: str) -> str:
+    """Return what SB3's users call a game."""
+    return "".join(word.capitalize() for word in game.split("_")) + "NoFrameskip-v4"
+
+
 def sb3(args: BenchmarkArgs, vec_env: str, num_envs: int) -> Result:
     """SB3's DQN with CnnPolicy on its own Atari wrappers, its threads and everything else as it comes."""
     import ale_py
@@ -229,11 +234,10 @@ def sb3(args: BenchmarkArgs, vec_env: str, num_envs: int) -> Result:
     from stable_baselines3.common.env_util import make_atari_env
 
     gymnasium.register_envs(ale_py)
-    name = "".join(word.capitalize() for word in args.game.split("_")) + "NoFrameskip-v4"
     kind = getattr(vec_envs, vec_env)
     # Forked, since the games registered above are known to this process alone.
     options = {"start_method": "fork"} if vec_env == "SubprocVecEnv" else {}
-    atari = make_atari_env(name, n_envs=num_envs, seed=0, vec_env_cls=kind, vec_env_kwargs=options)
+    atari = make_atari_env(_sb3_name(args.game), n_envs=num_envs, seed=0, vec_env_cls=kind, vec_env_kwargs=options)
     envs = vec_envs.VecFrameStack(atari, n_stack=4)
     model = DQN(
         "CnnPolicy",
@@ -283,9 +287,13 @@ def main(args: BenchmarkArgs) -> int:
     from rich.table import Table
 
     with refusing_bad_input():
+        import gymnasium
+
         from envs.atari import check_game
 
         check_game(args.game)
+        if _sb3_name(args.game) not in gymnasium.registry:
+            raise ValueError(f"SB3's DQN cannot play {args.game}: Gymnasium has no '{_sb3_name(args.game)}'")
         if args.rounds < 1 or args.steps < WARM_UP_STEPS:
             raise ValueError(f"need --rounds of at least 1 and --steps of at least {WARM_UP_STEPS}")
         if args.num_envs < 1:

@@ -55,12 +55,17 @@ class CheckpointWriter:
             )
             return None
 
-    def keep(self, name: str, write: Callable[[Path], None]) -> None:
-        """Replace the folder `name` in the run's folder, which `write` fills; where that fails, warn, and it stays."""
+    def keep(self, name: str, write: Callable[[Path], None]) -> bool:
+        """Replace the folder `name` in the run's folder, which `write` fills; return whether that could be done.
+
+        Where it could not, warn; the old one stays.
+        """
         try:
             replace_weights(self._run_folder, name, write)
         except OSError as error:
             self._say(f"warning: could not keep '{self._run_folder / name}' ({error.strerror or error})")
+            return False
+        return True
 
     def _save(self, count: int, write: Callable[[Path], None]) -> Path:
         target, partial = self.folder / str(count), self.folder / f".{count}{PARTIAL}"
@@ -131,9 +136,10 @@ def find_checkpoint(path: Path) -> Path:
     if latest.exists():
         return path / "checkpoints" / latest.read_text().strip()
     if path.is_file():
+        pickles = "; pickles are refused and never opened, because they run code"
         raise CheckpointError(
-            f"'{path}' is a file. A checkpoint is a folder with config.json and weights.safetensors; "
-            "pickles (.pt, .pth, .zip) are refused and never opened, because they run code"
+            f"'{path}' is a file. A checkpoint is a folder with config.json and weights.safetensors: give that"
+            + pickles * (path.suffix in (".pt", ".pth", ".pkl", ".zip"))
         )
     if not path.exists():
         raise CheckpointError(f"there is nothing at '{path}'; give a checkpoint folder or a run folder")
@@ -317,6 +323,7 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
+        sync(target)
 
 
 def sync(path: Path) -> None:

@@ -45,7 +45,8 @@ class StopSignal:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.number = number
-        signal.signal(number, signal.SIG_DFL)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
 
     @property
     def exit_code(self) -> int:
@@ -70,13 +71,14 @@ def need_writable(path: Path) -> None:
 def refusing_bad_input() -> Iterator[None]:
     """Turn a ValueError, which every part raises for a value that cannot be meant, into one line and exit code 2.
 
-    Put around reading and setting up, not around the work itself: an error there is ours and keeps its traceback. The
-    collector rests meanwhile: it would walk all that is imported again and again, half a second for torch.
+    So is an OSError: a file that cannot be read or written. Put around reading and setting up, not around the work
+    itself: an error there is ours and keeps its traceback. The collector rests meanwhile: it would walk all that is
+    imported again and again, half a second for torch.
     """
     gc.disable()
     try:
         yield
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:

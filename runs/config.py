@@ -1,6 +1,7 @@
 """What can be chosen about a run. Imports neither torch nor SB3, so that `--help` is quick."""
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,6 +153,11 @@ class TrainConfig:
         """Raise ValueError, in words that say what to do, where a value cannot be meant."""
         checks = [
             (self.total_steps >= 1, f"total_steps {self.total_steps} must be at least 1"),
+            (
+                self.agent.learning_starts_steps < self.total_steps,
+                f"learning_starts_steps {self.agent.learning_starts_steps} leaves none of total_steps "
+                f"{self.total_steps} to learn in: lower it, or raise total_steps",
+            ),
             (self.num_envs >= 1, f"num_envs {self.num_envs} must be at least 1"),
             (self.num_threads >= 0, f"num_threads {self.num_threads} must be 0 (chosen for you) or above"),
             (
@@ -213,6 +219,9 @@ class SB3Config:
     """A fresh backbone by name, or a checkpoint whose backbone to start from: any task's, or an agent's."""
     freeze: bool = False
     """Leave the backbone as it is."""
+    learning_rate: float | None = None
+    """SB3's zoo's when not given: 7e-4 for a2c, 1e-4 for dqn; for ppo 2.5e-4 that falls to 0, as its clipping does,
+    which is made for 10 million steps. Given, both stay: a ppo of 100,000 steps learns more at 5e-4."""
     tracked: TrackingConfig = field(default_factory=TrackingConfig)
     total_steps: int = 1_000_000
     """Where the run ends."""
@@ -253,6 +262,10 @@ class SB3Config:
             (
                 min(self.checkpoint_every_steps, self.evaluate_every_steps, self.num_threads, self.seed) >= 0,
                 "checkpoint_every_steps, evaluate_every_steps, num_threads and seed must be 0 or above",
+            ),
+            (
+                self.learning_rate is None or 0 < self.learning_rate < math.inf,
+                f"learning_rate {self.learning_rate} must be above 0",
             ),
             (
                 0 <= self.evaluation_epsilon <= 1,

@@ -16,13 +16,13 @@ from agents.replay import FrameReplay
 from agents.schedules import linear
 from agents.updates import PreparedBatch
 from envs.episodes import Transition
-from envs.games import make_games
+from envs.games import frames_a_step, make_games
 from perception.backbones import BACKBONES
 from perception.diagnostics import faults as layer_faults
 from runs import machine
-from runs.agent_checkpoints import Segment, load_config, load_learner, make_agent, write_learner, write_weights
+from runs.agent_checkpoints import FORMAT, Segment, load_config, load_learner, make_agent, write_learner, write_weights
 from runs.auxiliary import AuxiliaryTask
-from runs.checkpoints import CheckpointError, load_backbone_weights, restore_weights
+from runs.checkpoints import CheckpointError, load_backbone_weights
 from runs.config import ResumeArgs, TrainConfig
 from runs.evaluate import describe, evaluate
 from runs.folders import was_evaluated
@@ -37,7 +37,7 @@ DIAGNOSED_STATES = 64
 class DQNRun(Run[TrainConfig]):
     """A run, new or resumed. `steps`, `updates` and `episodes` are what it has done so far."""
 
-    command, metrics = "runs.train_dqn", DQN_METRICS
+    command, metrics, format = "runs.train_dqn", DQN_METRICS, FORMAT
 
     def __init__(self, config: TrainConfig, wandb_id: str, checkpoint: Path | None = None) -> None:
         """Set everything up; with `checkpoint`, as it was when that was written.
@@ -159,7 +159,7 @@ class DQNRun(Run[TrainConfig]):
         steps_per_second = (self.steps - self._row_steps) / elapsed
         row: dict[str, float] = {
             "steps": self.steps,
-            "frames": self.steps * 4,
+            "frames": self.steps * frames_a_step(self.config.env),
             "updates": self.updates,
             "episodes": self.episodes,
             "seconds": self.seconds(),
@@ -224,12 +224,11 @@ class DQNRun(Run[TrainConfig]):
         self._tracker.log(row)
         self._tracker.log_episodes(result["scores"], result["lengths_steps"], self.steps)
         self.display.say(f"step {self.steps:,}: {describe(result)}")
-        self._write_evaluation(result, final=final)
         if config.evaluation_video_steps:
             self._keep_video(config.evaluation_video_steps)
-        if result["mean"] > self._best_score:
+        if result["mean"] > self._best_score and self._save_weights("best", {"evaluation": result}):
             self._best_score = result["mean"]
-            self._save_weights("best", {"evaluation": result})
+        self._write_evaluation(result, final=final)  # the last: where it is final, the run is at its end
         self.reached |= config.stop_at_score is not None and result["mean"] >= config.stop_at_score
 
     def _keep_video(self, most_steps: int) -> None:
@@ -276,7 +275,7 @@ class DQNRun(Run[TrainConfig]):
             written.append(write_learner(folder, self.agent, self.replay, tensors, state, previous, self._segments))
             write_weights(folder, self.config, self.agent, self._about())
 
-        checkpoint = self._checkpoints.save(self.steps, write)
+        checkpoint = self._save_checkpoint(write)
         if checkpoint is not None and written:
             self._segments = written[-1]
         return checkpoint
@@ -296,10 +295,10 @@ class DQNRun(Run[TrainConfig]):
     def _about(self) -> dict[str, Any]:
         return {"steps": self.steps, "wandb_id": self._wandb_id}
 
-    def _save_weights(self, name: str, about: dict[str, Any]) -> None:
-        """Keep the agent's weights in the folder `name` of the run's."""
+    def _save_weights(self, name: str, about: dict[str, Any]) -> bool:
+        """Keep the agent's weights in the folder `name` of the run's; return whether that could be done."""
         about = self._about() | about
-        self._checkpoints.keep(name, lambda to: write_weights(to, self.config, self.agent, about))
+        return self._checkpoints.keep(name, lambda to: write_weights(to, self.config, self.agent, about))
 
     def _save_diverged(self, update: int) -> None:
         norms = self.agent.gradient_norms()
@@ -325,7 +324,6 @@ class DQNRun(Run[TrainConfig]):
         self.steps, self.updates, self.episodes = about["steps"], state["updates"], state["episodes"]
         self._seconds, self._scores, self._lengths = state["seconds"], state["scores"], state["lengths"]
         self.reached = state.get("reached", False) and self.config.stop_at_score is not None
-        restore_weights(self.folder, "best")
         if (self.folder / "best").exists():
             self._best_score = load_config(self.folder / "best")[1]["evaluation"]["mean"]
         if "series" not in state["games"]:

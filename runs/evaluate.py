@@ -97,6 +97,7 @@ def evaluate(agent: Player, env: EnvConfig, episodes: int, epsilon: float, seed:
     every = [score for mine in scores for score in mine]
     lengths_steps = [length for mine in lengths for length in mine]
     mean = float(np.mean(every))
+    as_people_play = env == EnvConfig(env.game, protocol=env.protocol)  # not another mode of the game
     return {
         "game": env.game,
         "protocol": env.protocol,
@@ -106,7 +107,7 @@ def evaluate(agent: Player, env: EnvConfig, episodes: int, epsilon: float, seed:
         "seed": seed,
         "mean": mean,
         "std": float(np.std(every)),
-        "human_normalized": human_normalized(env.game, mean),
+        "human_normalized": human_normalized(env.game, mean) if as_people_play else None,
         "scores": every,
         "lengths_steps": lengths_steps,
         "mean_length_steps": float(np.mean(lengths_steps)),
@@ -174,6 +175,8 @@ def evaluate_perception(args: EvaluateArgs) -> int:
         network, task, config, about = load_perception(args.checkpoint, args.device, judged=True)
         game = args.game if args.data else args.game or config.game
         data = open_dataset(config.task, args.data or config.data, game, about["size"][0], config.seed)
+        if args.data is None and about.get("fingerprint") not in (None, data.fingerprint()):
+            raise ValueError(f"'{config.data}' is not what it was when the run began: give --data with what to test on")
         data = data.numbered_as(about["names"])
         if data.channels != about["channels"]:
             raise ValueError(

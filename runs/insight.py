@@ -21,6 +21,7 @@ from runs import machine
 from runs.checkpoints import format_of
 from runs.datasets import open_dataset
 from runs.evaluate import load_player
+from runs.frames import FramesError
 from runs.perception_checkpoints import load_perception, make_backbone
 from runs.playing import play_episode, play_randomly
 
@@ -80,7 +81,7 @@ def _perception(checkpoint: Path, game: str | None, steps: int, seed: int, devic
         try:
             data = open_dataset(config.task, config.data, config.game, about["size"][0], config.seed)
             images = data.images(np.sort(data.splits["test"])[:: -(-len(data.splits["test"]) // PICTURES)])
-        except DatasetError:
+        except (DatasetError, FramesError):
             pass  # it has changed since: what is drawn needs none of it
     names, ask = answers_of(task, network)
     seen = torch.from_numpy(images).to(machine.choose_device(device))

@@ -1,6 +1,7 @@
 """The machine a run is on: device, precision, threads, memory, versions."""
 
 import atexit
+import functools
 import gc
 import os
 import platform
@@ -14,6 +15,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
+
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def choose_device(name: str) -> str:
@@ -77,12 +80,14 @@ def available_memory() -> int:
     if meminfo.exists():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         limits.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    for folder, limit, used, cached in (
+        (CGROUP, "memory.max", "memory.current", "inactive_file"),
+        (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
-        if Path(limit).exists() and (text := Path(limit).read_text().strip()) != "max":
-            limits.append(int(text) - int(Path(used).read_text()))
+        if (folder / limit).exists() and (text := (folder / limit).read_text().strip()) != "max":
+            # What files are kept in memory counts as used, and is given back when it is asked for.
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            limits.append(int(text) - int((folder / used).read_text()) + int(stat.get(cached, 0)))
     return min(limits, default=2**62)
 
 
@@ -115,13 +120,23 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
+    return found | {"commit": _commit()}
+
+
+@functools.cache
+def _commit() -> str:
+    """Return the git commit that this program started from; asked for once, not at each checkpoint."""
+    root = Path(__file__).resolve().parents[1]
     try:
-        here = Path(__file__).parent
-        git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-        found["commit"] = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        ours = Path(_git(root, "rev-parse", "--show-toplevel")).resolve() == root  # or it lies in another program's
+        return _git(root, "describe", "--always", "--dirty", "--abbrev=12") if ours else "unknown"
     except (OSError, subprocess.SubprocessError):
-        found["commit"] = "unknown"
-    return found
+        return "unknown"
+
+
+def _git(folder: Path, *command: str) -> str:
+    told = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=True, timeout=10)
+    return told.stdout.strip()
 
 
 def processor() -> str:

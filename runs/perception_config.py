@@ -22,6 +22,7 @@ HEADS = {
 
 
 OPTIONS_OF = {
+    "dropout": ("classification", "captioning"),
     "label_spread": ("classification",),
     "beam_width": ("captioning",),
     "latent_size": ("autoencoding", "gan"),
@@ -32,6 +33,7 @@ OPTIONS_OF = {
 }
 """Options that only some tasks have."""
 
+DEFAULT_SPREAD = 0.5
 ADAM = {"gan": (5e-4, 0.5)}
 ADAM_USUAL = (1e-3, 0.9)
 """AdamW's learning rate and first beta; of a gan the beta of Radford et al. 2016, section 3."""
@@ -91,8 +93,9 @@ class PerceptionConfig:
     weight_decay: float = 1e-2
     """Of AdamW (Loshchilov & Hutter 2019)."""
     dropout: float = 0.25
-    """Share of the units dropped before and after an mlp head's hidden layer."""
-    label_spread: float = 0.5
+    """Share of the units dropped: of classification before and after an mlp head's hidden layer, of captioning of the
+    words heard and of what the next is chosen by."""
+    label_spread: float = DEFAULT_SPREAD
     """Of a game's variables, which are numbers: spread of the bell that is learnt around the true value, whose
     neighbours are nearly as good as it; 0 learns the value alone."""
     beam_width: int = 1

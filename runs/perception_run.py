@@ -20,6 +20,7 @@ from runs import machine
 from runs.checkpoints import CheckpointError, load_json, load_tensors, save_json, save_tensors
 from runs.datasets import open_dataset
 from runs.perception_checkpoints import (
+    FORMAT,
     load_config,
     make_backbone,
     make_network,
@@ -27,7 +28,7 @@ from runs.perception_checkpoints import (
     smallest_image,
     write_network,
 )
-from runs.perception_config import ADAM, ADAM_USUAL, PerceptionConfig, PerceptionResumeArgs
+from runs.perception_config import ADAM, ADAM_USUAL, DEFAULT_SPREAD, PerceptionConfig, PerceptionResumeArgs
 from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled
 from runs.tracking import PERCEPTION_METRICS
 
@@ -39,7 +40,7 @@ EARLY_UPDATES = (1, 10)  # when most goes wrong: looked at before the first row 
 class PerceptionRun(Run[PerceptionConfig]):
     """A run, new or resumed. `updates` is what it has done so far."""
 
-    command, metrics, unit = "runs.train_perception", PERCEPTION_METRICS, "update"
+    command, metrics, format, unit = "runs.train_perception", PERCEPTION_METRICS, FORMAT, "update"
 
     def __init__(self, config: PerceptionConfig, wandb_id: str, checkpoint: Path | None = None) -> None:
         """Set everything up; with `checkpoint`, as it was when that was written.
@@ -60,10 +61,23 @@ class PerceptionRun(Run[PerceptionConfig]):
             raise ValueError(f"image_size is an option of pictures: '{config.data}' is a recording, of 84×84")
         if config.motion_weight and not self.data.recorded:
             raise ValueError(f"motion_weight is an option of recordings: nothing moves in '{config.data}'")
+        variables = config.task == "classification" and "class" not in self.data.names
+        if config.augmentation == "affine" and variables:
+            raise ValueError(
+                "augmentation affine moves the picture and not where the variables say things are: use none"
+            )
+        if config.label_spread not in (0, DEFAULT_SPREAD) and not variables and config.task == "classification":
+            raise ValueError(f"label_spread is an option of a game's variables: '{config.data}' has classes")
         self.backbone_name, backbone = make_backbone(source, self.data.channels)
         self._pixels = self.data.pixels() if config.task == "segmentation" else None
-        ours = {"channels": self.data.channels, "size": list(self.data.size), "names": self.data.names}
-        if about is not None and ours | {"pixels": self._pixels} != {name: about[name] for name in (*ours, "pixels")}:
+        found = self._data_is = {
+            "channels": self.data.channels,
+            "size": list(self.data.size),
+            "names": self.data.names,
+            "pixels": self._pixels,
+            "fingerprint": self.data.fingerprint(),
+        }
+        if about is not None and found != {name: about.get(name, found[name]) for name in found}:
             raise CheckpointError(f"'{config.data}' is not what it was when the run began: start a new one")
         self.task: Task = make_task(config, self.data.names, self._pixels)
         self.network = make_network(self.task, backbone, self.data.size, config).to(config.device)
@@ -195,14 +209,20 @@ class PerceptionRun(Run[PerceptionConfig]):
         if self._write(picture, lambda to: self._draw("validation", answers, to)):
             self._tracker.log_file("validation_picture", picture, self.updates)
         warms_up = self.config.head == "vae-gan" and self.updates <= self.config.warm_up_updates
-        if score > self._best and not warms_up:
+        about = self._about() | {"validation": measured}
+
+        def write(folder: Path) -> None:
+            write_network(folder, self.network, self.config, about)
+
+        if score > self._best and not warms_up and self._checkpoints.keep("best", write):
             self._best = score
-            about = self._about() | {"validation": measured}
-            self._checkpoints.keep("best", lambda to: write_network(to, self.network, self.config, about))
 
     def test(self) -> dict[str, Any]:
         """Measure the best weights, and a blind guess, on the test split; write a picture."""
-        self.network.load_state_dict(load_tensors(self.folder / "best" / "weights.safetensors"))
+        if (best := self.folder / "best" / "weights.safetensors").exists():
+            self.network.load_state_dict(load_tensors(best))
+        else:
+            self.display.say("warning: no evaluation's weights could be kept as the best: those of the end are tested")
         answers, measured = measure_split(self.network, self.task, self.data, "test", self.config)
         result: dict[str, Any] = {"updates": self.updates, "test": measured}
         if self.config.baselines and self.task.unit not in LOWER_IS_BETTER:
@@ -214,8 +234,8 @@ class PerceptionRun(Run[PerceptionConfig]):
         return result
 
     def keep(self, result: dict[str, Any]) -> None:
-        """Write the test figures to `test.json`: with it the run is at its end."""
-        save_json(self.folder / "test.json", result)
+        """Write the test figures to `test.json`: with it the run is at its end; else `--resume` makes them again."""
+        self._write(self.folder / "test.json", lambda path: save_json(path, result))
 
     def save(self) -> Path | None:
         """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
@@ -231,22 +251,15 @@ class PerceptionRun(Run[PerceptionConfig]):
             save_json(folder / "state.json", {"seconds": self.seconds()} | told)
             write_network(folder, self.network, self.config, self._about())
 
-        return self._checkpoints.save(self.updates, write)
+        return self._save_checkpoint(write)
 
     def close(self) -> None:
         """Finish writing."""
         self._tracker.close()
 
     def _about(self) -> dict[str, Any]:
-        return {
-            "updates": self.updates,
-            "wandb_id": self._wandb_id,
-            "backbone": self.backbone_name,
-            "channels": self.data.channels,
-            "size": self.data.size,
-            "names": self.data.names,
-            "pixels": self._pixels,
-        }
+        about = {"updates": self.updates, "wandb_id": self._wandb_id, "backbone": self.backbone_name}
+        return about | self._data_is
 
     def _draw(self, split: str, answers: Tensor, path: Path) -> None:
         """Draw images from all over a split with the answers to them."""
@@ -272,8 +285,11 @@ class PerceptionRun(Run[PerceptionConfig]):
         kept = [list(tensors.pop(name).to(self.config.device)) for name in ("losses", "norms")]
         self._losses, self._norms = kept
         moments: dict[int, dict[str, Tensor]] = {}
+        weights = list(self.network.trained())
         for key, value in tensors.items():
             index, name = key.split(".")
+            if value.shape == weights[int(index)].shape:
+                value = torch.empty_like(weights[int(index)]).copy_(value)  # in its memory format, which was not saved
             moments.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.updates = int(checkpoint.name)

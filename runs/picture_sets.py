@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from perception.captioning import PAD
 from perception.datasets import SPLITS, Dataset, DatasetError, sentences
+from perception.segmentation import VOID
 
+CALLED = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 PICTURE_KINDS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".tif", ".tiff"}
 
 
@@ -91,7 +95,7 @@ def read_picture(source: Any, size: int, grey: bool = False) -> NDArray[np.uint8
     try:
         picture = in_eight_bits(source if isinstance(source, Image.Image) else Image.open(source))
         picture = picture.convert("L" if grey else "RGB").resize((size, size), Image.Resampling.BILINEAR)
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise DatasetError(f"'{source}' cannot be read as a picture: {error}") from error
     pixels = np.asarray(picture)
     return pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -111,10 +115,9 @@ def in_eight_bits(picture: Image.Image) -> Image.Image:
 
 
 def _class_folder(folder: Path, size: int, seed: int) -> Dataset:
-    """Return pictures in a folder per class; or in such folders below train/, test/ and perhaps validation/."""
-    parts = {child.name: child for child in folder.iterdir() if child.is_dir()}
-    made = "train" in parts and "test" in parts
-    roots = {split: parts[split] for split in SPLITS if split in parts} if made else {"": folder}
+    """Return pictures in a folder per class; or in such folders below those of `_made_splits`."""
+    made = _made_splits([child.name for child in folder.iterdir() if child.is_dir()])
+    roots = {split: folder / name for split, name in made.items()} or {"": folder}
     files = [
         (split, file.parent.name, file)
         for split, root in roots.items()
@@ -131,11 +134,12 @@ def _class_folder(folder: Path, size: int, seed: int) -> Dataset:
 
 
 def _picture_folder(folder: Path, size: int, seed: int) -> Dataset:
-    """Return all pictures in a folder and in those below it, split as train/ and test/ say if they are there."""
+    """Return all pictures in a folder and in those below it, split as `_made_splits` are if they are there."""
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURE_KINDS)
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        files = [file for file in files if file.relative_to(folder).parts[0] in SPLITS]
-        belongs = np.array([file.relative_to(folder).parts[0] for file in files], "<U10")
+    if made := _made_splits([child.name for child in folder.iterdir() if child.is_dir()]):
+        split_of = {name: split for split, name in made.items()}
+        files = [file for file in files if file.relative_to(folder).parts[0] in split_of]
+        belongs = np.array([split_of[file.relative_to(folder).parts[0]] for file in files], "<U10")
         splits = _splits_of(_with_validation(belongs, seed), folder.name)
     else:
         splits = _drawn_splits(len(files), folder, seed)
@@ -146,6 +150,17 @@ def _picture_folder(folder: Path, size: int, seed: int) -> Dataset:
 def _themselves(data: Dataset) -> Dataset:
     """Return pictures whose targets they are themselves."""
     return replace(data, targets=data.images(np.arange(len(data.targets))), names={})
+
+
+def _made_splits(names: Sequence[str]) -> dict[str, str]:
+    """Return which of `names` is which split, where somebody has made a training split and one to test on, else {}.
+
+    Validation may be called val or valid. Where there is no test split, validation is that.
+    """
+    found = {split: name for split, called in CALLED.items() for name in called if name in names}
+    if "test" not in found and "validation" in found:
+        found["test"] = found.pop("validation")
+    return found if {"train", "test"} <= set(found) else {}
 
 
 def _with_validation(belongs: NDArray[np.str_], seed: int) -> NDArray[np.str_]:
@@ -159,7 +174,10 @@ def _with_validation(belongs: NDArray[np.str_], seed: int) -> NDArray[np.str_]:
 
 
 def _mask_folder(folder: Path, size: int, seed: int) -> Dataset:
-    """Return images/ with masks/ of the same names, whose pixels are class numbers; names may stand in classes.json."""
+    """Return images/ with masks/ of the same names, whose pixels are class numbers; names may stand in classes.json.
+
+    255 is no class but what nobody labelled, as in VOC and Cityscapes; of masks in black and white it is class 1.
+    """
     files = sorted(f for f in (folder / "images").glob("*") if f.suffix.lower() in PICTURE_KINDS)
     if not files:
         raise DatasetError(f"'{folder}' needs pictures in images/ and, under the same names, masks/ of class numbers")
@@ -171,16 +189,21 @@ def _mask_folder(folder: Path, size: int, seed: int) -> Dataset:
             raise DatasetError(f"'{file}' has no mask: '{found[-1]}' is missing")
         try:
             picture = Image.open(mask).resize((size, size), Image.Resampling.NEAREST)
-        except OSError as error:
+        except (OSError, Image.DecompressionBombError) as error:
             raise DatasetError(f"'{mask}' cannot be read as a picture: {error}") from error
         if picture.mode not in ("L", "P", "1"):
             raise DatasetError(f"'{mask}' is {picture.mode}: a mask has one channel, of class numbers")
         masks.append(np.asarray(picture).astype(np.uint8))
     targets = np.stack(masks)
-    count = int(targets.max()) + 1
+    if set(np.unique(targets)) == {0, VOID}:  # black and white
+        targets //= VOID
+    count = int(targets[targets != VOID].max(initial=0)) + 1
     names = [f"class {i}" for i in range(count)]
     if (folder / "classes.json").exists():
-        names = list(json.loads((folder / "classes.json").read_text()))
+        try:
+            names = list(json.loads((folder / "classes.json").read_text()))
+        except ValueError as error:
+            raise DatasetError(f"'{folder / 'classes.json'}' cannot be read as a list of names: {error}") from error
         if len(names) < count:
             raise DatasetError(f"'{folder / 'classes.json'}' names {len(names)} classes, the masks have {count}")
     images = np.stack([read_picture(file, size) for file in files])
@@ -216,7 +239,15 @@ def _caption_folder(folder: Path, size: int, seed: int) -> Dataset:
     pictures = np.stack([read_picture(folder / file, size) for file in names.tolist()])
     splits = {name: np.flatnonzero(np.isin(of, part)) for name, part in parts.items()}
     targets, words = sentences([caption for _, caption in pairs], splits["train"])
-    return Dataset(folder.name, 3, (size, size), splits, lambda at: pictures[of[at]], targets, words)
+    # Learnt from caption by caption; measured picture by picture, against all that it has.
+    first = np.unique(of, return_index=True)[1]
+    references = np.full((len(of), np.bincount(of).max(), targets.shape[1]), PAD, np.int64)
+    for item, picture in enumerate(of):
+        every = targets[of == picture]
+        references[item, : len(every)] = every
+    splits |= {name: np.intersect1d(splits[name], first) for name in ("validation", "test")}
+    data = Dataset(folder.name, 3, (size, size), splits, lambda at: pictures[of[at]], targets, words)
+    return replace(data, references=references)
 
 
 def _public(name: str, size: int, seed: int, labelled: bool) -> Dataset:
@@ -234,12 +265,15 @@ def _public(name: str, size: int, seed: int, labelled: bool) -> Dataset:
         raise DatasetError(f"the data set '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
     if "train" not in loaded:
         raise DatasetError(f"the data set '{name}' has no split called train, but {', '.join(loaded)}")
-    items = [(split, row) for split in SPLITS if split in loaded for row in loaded[split]]
-    first = items[0][1]
+    first = loaded["train"][0]
     picture = next((key for key, value in first.items() if isinstance(value, Image.Image)), None)
     label = next((key for key in ("label", "labels", "fine_label", "class") if key in first), None)
     if picture is None or (label is None and labelled):
         raise DatasetError(f"'{name}' has no pictures with labels; its columns are {', '.join(first)}")
+    # Some test splits are published without labels, which are -1 there.
+    labels = {split: loaded[split][label] if labelled else [0] for split in loaded}
+    made = _made_splits([split for split in loaded if set(labels[split]) != {-1}])
+    items = [(split, row) for split, called in (made or {"train": "train"}).items() for row in loaded[called]]
     if not labelled:
         label, items = "class", [(split, {picture: row[picture], "class": "picture"}) for split, row in items]
     feature = loaded["train"].features.get(label) if labelled else None
@@ -250,6 +284,7 @@ def _public(name: str, size: int, seed: int, labelled: bool) -> Dataset:
     images = np.stack([read_picture(row[picture], size, grey) for _, row in items])
     values = {value: i for i, value in enumerate(sorted(found))}
     classes = np.array([row[label] if named else values[row[label]] for _, row in items])
+    if (classes < 0).any():
+        raise DatasetError(f"'{name}' has pictures without a label among those with one")
     belongs = np.array([split for split, _ in items])
-    made = "test" in belongs
     return _pictures(name, images, classes, names, _with_validation(belongs, seed) if made else None, seed)

@@ -79,7 +79,8 @@ def main(args: PredictArgs) -> int:
             raise ValueError(f"'{args.checkpoint}' looks at {about['channels']} channels, a game has {images.shape[1]}")
     device = next(network.parameters()).device
     with torch.inference_mode(), passes(config.precision, device):
-        answers = task.answer(network, torch.from_numpy(images).to(device)).cpu()
+        batches = torch.from_numpy(images).split(config.batch_size)
+        answers = torch.cat([task.answer(network, batch.to(device)).cpu() for batch in batches])
     for (name, _), answer in zip(seen, answers, strict=True):
         print(f"{name}: {task.words(answer.flatten().tolist())}")
     if args.out is not None:

@@ -33,7 +33,8 @@ NATURE = replace(
         CLASSIC.agent,
         optimizer="rmsprop",
         learning_rate=2.5e-4,
-        optimizer_epsilon=0.01 / 32**2,  # the paper's 0.01, for a loss that is a mean over the batch, not a sum
+        # The paper's 0.01 stands inside the root, and its loss is a sum over the batch, not a mean.
+        optimizer_epsilon=0.01**0.5 / 32,
         gradient_clip_norm=0.0,
         target_update_steps=40_000,  # every 10,000 updates
         learning_starts_steps=50_000,

@@ -54,7 +54,7 @@ def markdown(settings: Sequence[Setting], pictures: dict[str, str]) -> str:
     """Return the report; `pictures` says where `curves` and, if there are any, `statistics` and `strips` lie."""
     results = [result for setting in settings for result in setting.results]
     games = sorted({result.env.game for result in results})
-    title = ", ".join(games) if len(games) <= 4 else f"{len(games)} games"
+    title = escaped(", ".join(games)) if len(games) <= 4 else f"{len(games)} games"
     lines = [f"# {title}", "", f"Runs: {len(results)}. Settings: {len(settings)}. Games: {len(games)}.", ""]
     lines += [f"- {note}" for note in notes(settings)]
     lines += ["", "## Final scores", "", *_final_scores(settings)]
@@ -89,7 +89,7 @@ def notes(settings: Sequence[Setting]) -> Iterator[str]:
     for setting in settings:
         for game, results in setting.games.items():
             seeds = [result.config.seed for result in results]
-            where = f"{game}, {escaped(setting.name)}"
+            where = escaped(f"{game}, {setting.name}")
             if len(results) == 1:
                 yield f"{where}: one seed, hence no interval."
             if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
@@ -104,7 +104,7 @@ def notes(settings: Sequence[Setting]) -> Iterator[str]:
         yield "Not every setting has every game: its figures over all games are of those that it has."
     yield (
         f"Intervals are of the stratified bootstrap over seeds ({100 * CONFIDENCE:.0f} %, {RESAMPLES:,} draws, "
-        "percentiles; Agarwal et al. 2021). Of one game's three seeds it is from the least to the greatest."
+        "percentiles; Agarwal et al. 2021). Of one game's two or three seeds it is from the least to the greatest."
     )
 
 
@@ -119,8 +119,9 @@ def with_interval(value: float, found: Interval) -> str:
 
 
 def escaped(words: object) -> str:
-    """Return words that Markdown takes as they are."""
-    return "".join("\\" + letter if letter in "\\|<>*`" else letter for letter in str(words))
+    """Return words that Markdown takes as they are: a stranger's run makes no link and no picture of them."""
+    plain = "".join("\\" + letter if letter in "\\|<>*`&" else letter for letter in str(words))
+    return plain.replace("](", "]\\(")
 
 
 def _table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from runs import machine
-from runs.checkpoints import CheckpointError, CheckpointWriter, load_json, newest_checkpoint, save_json
+from runs.checkpoints import (
+    CheckpointError,
+    CheckpointWriter,
+    load_json,
+    newest_checkpoint,
+    restore_weights,
+    save_json,
+)
 from runs.commands import DIVERGED, StopSignal
 from runs.config import ResumeRun, SB3Config, TrainConfig, to_json
 from runs.folders import EVALUATION, RunFolder
@@ -26,6 +33,8 @@ class Run(Generic[Config]):
     """The module that trains, and goes on."""
     metrics: ClassVar[dict[str, str]]
     """What it tracks, and what each means; the first is what it counts by."""
+    format: ClassVar[str]
+    """Of its checkpoints."""
     unit: ClassVar[str] = "step"
     """What `done` and `total` count: the run has an attribute `steps`, its configuration `total_steps`."""
 
@@ -67,12 +76,19 @@ class Run(Generic[Config]):
         self.display = ProgressDisplay(self.total, f"{self.unit}s")
         self._checkpoints = CheckpointWriter(self.folder, self.config.checkpoints_kept, self.unit, self.display.say)
         if checkpoint is not None:
+            if newest_checkpoint(self.folder) != checkpoint:  # by a run that ended since this was chosen
+                raise CheckpointError(f"'{self.folder}' went on meanwhile: give the same command again")
             self._checkpoints.previous = checkpoint
-            self._load(checkpoint)
+            restore_weights(self.folder, "best")
+            try:
+                self._load(checkpoint)
+            except (KeyError, RuntimeError, TypeError, IndexError) as error:
+                about = f"'{checkpoint}' does not fit ({error}): go on with the version of this program that wrote it"
+                raise CheckpointError(about) from error
             if (self.folder / EVALUATION).exists():  # it is not at its end any more
                 save_json(self.folder / EVALUATION, load_json(self.folder / EVALUATION) | {"final": False})
-        about = {"config": to_json(self.config), "versions": machine.versions(), "wandb_id": self._wandb_id}
-        save_json(self.folder / "config.json", about)
+        about = {"format": self.format, "versions": machine.versions(), "wandb_id": self._wandb_id}
+        save_json(self.folder / "config.json", about | {"config": to_json(self.config)})
 
     def _is_finite(self) -> bool:
         """Whether what was learnt since the last look at it, or is known by now, are finite numbers."""
@@ -84,6 +100,15 @@ class Run(Generic[Config]):
         if not finite:
             self.display.say("warning: no checkpoint, because the loss is not a finite number; the last good one stays")
         return finite
+
+    def _save_checkpoint(self, write: Callable[[Path], None]) -> Path | None:
+        """Write a checkpoint, with the rows of metrics before it on disk; where that fails, warn and return None."""
+
+        def write_all(folder: Path) -> None:
+            self._tracker.sync()
+            write(folder)
+
+        return self._checkpoints.save(self.done, write_all)
 
     def _write(self, path: Path, write: Callable[[Path], object]) -> bool:
         """Write a file that a run can go on without; where that fails, warn and return False."""
@@ -160,12 +185,16 @@ def refuse_finished(checkpoint: Path, unit: str, total: int | None, planned: int
 def resumed(args: ResumeRun, read: Callable[[Path], tuple[Config, dict[str, Any]]]) -> tuple[Config, str, Path]:
     """Return the configuration, W&B's run and the newest checkpoint of the run in a folder; `read` reads the former.
 
+    The configuration is that of the run's last start, which may have moved its end since the checkpoint.
+
     Raises:
         ValueError: there is no checkpoint, it is damaged, or there is no such device.
     """
     folder = args.resume.absolute()
     checkpoint = newest_checkpoint(folder)
     config, about = read(checkpoint)
+    if (folder / "config.json").exists() and "format" in load_json(folder / "config.json"):
+        config = read(folder)[0]
     device = machine.choose_device(args.device or config.device)
     tracked = config.tracked.sent_to(args.tracking)
     return replace(config, out=folder, device=device, tracked=tracked), about["wandb_id"], checkpoint

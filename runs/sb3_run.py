@@ -15,8 +15,9 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import LinearSchedule
 
 from agents.sb3 import ALGORITHMS, SB3Player, SideBySide, extractor_kwargs, fit_to_states, layers_of, weights_of
+from envs.atari import GAMES
 from envs.episodes import Episodes
-from envs.games import make_games
+from envs.games import frames_a_step, make_games
 from perception.backbones import BACKBONES
 from perception.diagnostics import faults
 from runs import machine
@@ -26,7 +27,7 @@ from runs.evaluate import describe, evaluate
 from runs.folders import was_evaluated
 from runs.perception_checkpoints import make_backbone
 from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled
-from runs.sb3_checkpoints import load_config, write_sb3
+from runs.sb3_checkpoints import FORMAT, load_config, write_sb3
 from runs.tracking import SB3_METRICS
 
 SB3_REPLAY_STEPS = 100_000
@@ -48,14 +49,16 @@ TOLD = {
 
 def settings(config: SB3Config) -> dict[str, Any]:
     """Return what the algorithm gets: the values of SB3's zoo for Atari, one update of a DQN for 4 steps."""
+    given = config.learning_rate
     if config.algorithm == "ppo":
-        schedules = {"learning_rate": LinearSchedule(2.5e-4, 0.0, 1.0), "clip_range": LinearSchedule(0.1, 0.0, 1.0)}
-        return schedules | {"n_steps": 128, "batch_size": 256, "n_epochs": 4, "ent_coef": 0.01}
+        rate, clip = (given, 0.1) if given else (LinearSchedule(2.5e-4, 0.0, 1.0), LinearSchedule(0.1, 0.0, 1.0))
+        shared = {"n_steps": 128, "batch_size": 256, "n_epochs": 4, "ent_coef": 0.01}
+        return shared | {"learning_rate": rate, "clip_range": clip}
     if config.algorithm == "a2c":
-        return {"ent_coef": 0.01, "vf_coef": 0.25}
+        return {"learning_rate": given or 7e-4, "ent_coef": 0.01, "vf_coef": 0.25}
     return {
         "buffer_size": SB3_REPLAY_STEPS,
-        "learning_rate": 1e-4,
+        "learning_rate": given or 1e-4,
         "learning_starts": min(100_000, config.total_steps // 100),
         "target_update_interval": 1_000,
         "train_freq": max(1, 4 // config.num_envs),
@@ -78,7 +81,7 @@ def random_states(games: Episodes, seed: int) -> NDArray[np.uint8]:
 class SB3Run(Run[SB3Config]):
     """A run, new or resumed."""
 
-    command, metrics = "runs.train_sb3", SB3_METRICS
+    command, metrics, format = "runs.train_sb3", SB3_METRICS, FORMAT
 
     def __init__(self, config: SB3Config, wandb_id: str, checkpoint: Path | None = None) -> None:
         """Set everything up; with `checkpoint`, go on from there as SB3 does: the games and a DQN's replay start anew.
@@ -88,12 +91,12 @@ class SB3Run(Run[SB3Config]):
         """
         super().__init__(config, wandb_id)
         games = make_games(config.env, config.num_envs, config.seed)
-        # SB3 shows its learners clipped rewards and, of Atari's classic games, lives as episodes.
+        # SB3 shows its learners clipped rewards of Atari's games and, of the classic ones, lives as episodes.
         if config.algorithm == "dqn":
             needed = 2 * SB3_REPLAY_STEPS * games.frames[0].nbytes  # each state, and the one after it, as whole stacks
             machine.check_memory(needed, "runs.train_dqn keeps each frame once, and takes an eighth")
         classic = config.protocol == "classic"
-        self.envs = SideBySide(games.envs, config.seed, cut_at_lost_life=classic, clip_rewards=True)
+        self.envs = SideBySide(games.envs, config.seed, cut_at_lost_life=classic, clip_rewards=config.game in GAMES)
         source = config.backbone if checkpoint is None else load_config(checkpoint)[1]["backbone"]
         self.backbone_name, backbone = make_backbone(source, games.frames.shape[1])
         algorithm = ALGORITHMS[config.algorithm]
@@ -207,7 +210,7 @@ class SB3Run(Run[SB3Config]):
         """Write a checkpoint; where that fails, warn and go on with the last good one in place."""
         about = {"steps": self.steps, "episodes": self._episodes, "seconds": self.seconds()}
         about |= {"wandb_id": self._wandb_id, "backbone": self.backbone_name}
-        self._checkpoints.save(self.steps, lambda to: write_sb3(to, self.model, self.config, about))
+        self._save_checkpoint(lambda to: write_sb3(to, self.model, self.config, about))
 
     def finish(self, ended: str) -> None:
         """Save and score what there is, close everything, and say how to go on."""
@@ -223,7 +226,7 @@ class SB3Run(Run[SB3Config]):
     def _row(self) -> dict[str, float]:
         return {
             "steps": self.steps,
-            "frames": 4 * self.steps,
+            "frames": self.steps * frames_a_step(self.config.env),
             "episodes": self._episodes,
             "seconds": self.seconds(),
         }

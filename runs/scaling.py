@@ -5,8 +5,9 @@ import multiprocessing
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from runs.benchmark import BenchmarkArgs, Result, measured_alone, whole_loop
+from runs.benchmark import WARM_UP_STEPS, BenchmarkArgs, Result, measured_alone, whole_loop
 from runs.commands import need_writable, refusing_bad_input, run_command
 
 
@@ -69,16 +70,28 @@ def main(args: ScalingArgs) -> int:
     from rich.table import Table
 
     with refusing_bad_input():
+        from agents.replay import FrameReplay
         from envs.atari import check_game
+        from runs import machine
 
         check_game(args.game)
         if min(args.environments, default=1) < 1 or min(args.held_steps, default=10_000) < 1_000 or args.rounds < 1:
             raise ValueError("need --environments and --rounds of at least 1, --held-steps of at least 1000")
+        if args.steps < WARM_UP_STEPS:
+            raise ValueError(f"need --steps of at least {WARM_UP_STEPS}")
+        needed = FrameReplay.bytes_needed(max(args.held_steps, default=0), (84, 84))
+        machine.check_memory(needed, "lower --held-steps")
         for file in filter(None, (args.json, args.picture)):
             need_writable(file)
         if args.picture is not None and args.picture.suffix not in (".png", ".svg", ".pdf"):
             raise ValueError(f"--picture {args.picture}: needs the name of a .png, .svg or .pdf")
-    console = Console(width=110)
+    console, whole = Console(width=110), dict[str, Any]()
+
+    def keep(**measured: Any) -> None:
+        whole.update(measured)
+        if args.json is not None:
+            args.json.write_text(json.dumps(whole, indent=1))
+
     speeds: dict[int, list[float]] = {number: [] for number in args.environments}
     quiet, busy = [], []
     for _ in range(args.rounds):
@@ -98,6 +111,8 @@ def main(args: ScalingArgs) -> int:
         f"{statistics.median(shares):.0%} of the quiet speed ({', '.join(f'{share:.0%}' for share in shares)})"
     )
 
+    keep(environments=speeds, quiet=quiet, busy=busy)
+
     held = {}
     for steps in args.held_steps:
         held[steps] = measured_alone(whole_loop, BenchmarkArgs(game=args.game, steps=args.steps), steps)
@@ -107,9 +122,7 @@ def main(args: ScalingArgs) -> int:
     console.print(table)
     theirs = measured_alone(sb3_replay_memory, 100_000)["memory_gb"]
     console.print(f"SB3's ReplayBuffer of 100,000 steps: {theirs:.2f} GB, so {10 * theirs:.0f} GB for a million")
-    whole = {"environments": speeds, "quiet": quiet, "busy": busy, "held": held, "sb3_gb_for_100000_steps": theirs}
-    if args.json is not None:
-        args.json.write_text(json.dumps(whole, indent=1))
+    keep(held=held, sb3_gb_for_100000_steps=theirs)
     if args.picture is not None:
         draw(speeds, held, args.picture)
     return 0

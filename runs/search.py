@@ -140,8 +140,13 @@ class Search:
         if args.what == "contrast" and any(each.name == "batch-size" for each in self.parameters):
             raise ValueError("a contrast's loss is against its batch, and grows with batch-size: it cannot be searched")
         least = PRESETS[args.what][1].agent.learning_rate_end if self.agent else None
-        if least and "learning-rate" in args.parameters:  # where it ends; it only falls
-            self.parameters = [replace(p, low=least) if p.name == "learning-rate" else p for p in self.parameters]
+        for index, each in enumerate(self.parameters):
+            if least and each.name == "learning-rate" and each.low < least:  # where it ends; it only falls
+                if each.name not in args.parameters:
+                    raise ValueError(
+                        f"--parameters {args.parameters[index]}: {args.what}'s ends at {least}, begin there"
+                    )
+                self.parameters[index] = replace(each, low=least)
         self.metrics = ("evaluation_score",) if self.agent else SCORED_BY[args.what]
         self.count = "steps" if self.agent else "updates"
         self.lower_is_better = self.metrics[0] in LOWER_IS_BETTER
@@ -154,8 +159,10 @@ class Search:
         given = {option.split("=")[0].removeprefix("--").replace("_", "-") for option in passed_on}
         if twice := {each.name for each in self.parameters} & given:
             raise ValueError(f"--{min(twice)} is searched: give it a range, not a value")
-        if {"resume", "check"} & given:
-            raise ValueError("--resume and --check go with single runs; the search's own command goes on with it")
+        if single := {"resume", "check", "tracking", "stop-at-score", "out"} & given:
+            raise ValueError(
+                f"--{min(single)} is of single runs: a search goes on, scores and keeps them in its own way"
+            )
         try:
             self.optuna: Any = importlib.import_module("optuna")
         except ImportError as error:

@@ -3,6 +3,7 @@
 The names of all metrics are here, once. In brackets what SB3 and CleanRL call the same thing.
 """
 
+import contextlib
 import csv
 import dataclasses
 import importlib.util
@@ -16,12 +17,13 @@ from typing import Any
 
 from perception.diagnostics import Layer
 from runs import machine
-from runs.checkpoints import replace_text
+from runs.checkpoints import replace_text, sync
 from runs.config import SB3Config, Tracking, TrainConfig, to_json
 from runs.perception_config import PerceptionConfig
 
 # Losing the tracker must not lose the run, or hold it up: W&B's own waits are minutes.
 WAIT_SECONDS = 20
+WANDB, TENSORBOARD = "W&B", "TensorBoard"
 
 LAYER_FIELDS = [field.name for field in dataclasses.fields(Layer)]
 
@@ -35,7 +37,7 @@ _SHARED = {
 }
 DQN_METRICS = {
     "steps": "agent decisions so far (SB3 time/total_timesteps, CleanRL global_step)",
-    "frames": "emulator frames so far, four a step",
+    "frames": "emulator frames so far: of Atari's games four a step",
     "updates": "gradient steps so far (SB3 train/n_updates)",
     "episodes": "whole games so far (SB3 time/episodes)",
     **_SHARED,
@@ -126,27 +128,52 @@ class Tracker:
             _cut_back(self._csv, list(metrics), resumed_at)
             if self._layers.exists():
                 _cut_back(self._layers, [self._count, "layer", *LAYER_FIELDS], resumed_at)
-        self._wandb: Any = None
-        self._tensorboard: Any = None
+        self._id, self._trackers = wandb_id, dict[str, Any]()
         tracking = config.tracked.tracking
         if tracking == "wandb":
-            self._wandb = _start_wandb(folder, _about(config, wandb_id), say)
-            self._wandb.define_metric(self._count)
-            self._wandb.define_metric("*", step_metric=self._count)
+            run = self._trackers[WANDB] = _start_wandb(folder, _about(config, wandb_id), say)
+            run.define_metric(self._count)
+            run.define_metric("*", step_metric=self._count)
         elif tracking == "tensorboard":
-            self._tensorboard = _start_tensorboard(folder / "tensorboard", resumed_at)
+            self._trackers[TENSORBOARD] = _start_tensorboard(folder / "tensorboard", resumed_at)
 
     def log(self, row: dict[str, float]) -> None:
         """Write one row; metrics it lacks stay empty in the CSV."""
         for name in row:
             self._metrics[name]
         self._append(self._csv, _csv_line(row.get(name, "") for name in self._metrics))
-        if self._wandb is not None:
-            self._wandb.log(row)
-        if self._tensorboard is not None:
+        self._send(WANDB, lambda run: run.log(row))
+
+        def add(writer: Any) -> None:
             for name, value in row.items():
-                self._tensorboard.add_scalar(name, value, int(row[self._count]))
-            self._tensorboard.flush()
+                writer.add_scalar(name, value, int(row[self._count]))
+            writer.flush()
+
+        self._send(TENSORBOARD, add)
+
+    def sync(self) -> None:
+        """Wait until what was written so far is on disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        for path in (self._csv, self._layers):
+            if path.exists():
+                sync(path)
+
+    def _send(self, tracker: str, send: Callable[[Any], object]) -> None:
+        """Let `send` have W&B's run or TensorBoard's writer, where that is in use; when it fails, go on without it."""
+        if tracker not in self._trackers:
+            return
+        try:
+            send(self._trackers[tracker])
+        except Exception as error:
+            del self._trackers[tracker]
+            later = f". To send what it has so far: wandb sync '{self._folder}'/wandb/*run-*-{self._id}"
+            self._say(
+                f"warning: {tracker} failed ({str(error) or type(error).__name__}) and gets nothing more; training "
+                f"goes on, and '{self._csv}' has every row" + later * (tracker == WANDB)
+            )
 
     def _append(self, path: Path, lines: str) -> None:
         """Add lines to a file, all or none; where there is no room, warn once and go on."""
@@ -155,7 +182,7 @@ class Tracker:
             with path.open("a") as file:
                 file.write(lines)
         except OSError as error:
-            if path.is_file():
+            with contextlib.suppress(OSError):  # a disk that is gone takes no half of a line either
                 os.truncate(path, size)
             if not self._is_full:
                 self._say(f"warning: could not write to '{path}' ({error.strerror or error}); training goes on")
@@ -173,37 +200,38 @@ class Tracker:
             for field, value in zip(LAYER_FIELDS, values, strict=True)
             if not math.isnan(value)
         }
-        if self._wandb is not None:
-            self._wandb.log({self._count: count} | told)
-        if self._tensorboard is not None:
-            for name, value in told.items():
-                self._tensorboard.add_scalar(name, value, count)
+        self._send(WANDB, lambda run: run.log({self._count: count} | told))
+        self._send(TENSORBOARD, lambda writer: [writer.add_scalar(name, value, count) for name, value in told.items()])
 
     def log_file(self, name: str, path: Path, count: int) -> None:
         """Send an MP4 or a picture along; it stays on disk whatever the tracker."""
-        if self._wandb is not None:
+
+        def send(run: Any) -> None:
             wandb = importlib.import_module("wandb")
             sent = wandb.Video(str(path), format="mp4") if path.suffix == ".mp4" else wandb.Image(str(path))
-            self._wandb.log({self._count: count, name: sent})
+            run.log({self._count: count, name: sent})
+
+        self._send(WANDB, send)
 
     def log_episodes(self, scores: list[float], lengths_steps: list[int], count: int) -> None:
         """Send the table of an evaluation's games along; the scores stay in `evaluation.json` whatever the tracker."""
-        if self._wandb is not None:
-            wandb = importlib.import_module("wandb")
+
+        def send(run: Any) -> None:
             rows = [list(row) for row in zip(range(len(scores)), scores, lengths_steps, strict=True)]
-            table = wandb.Table(columns=["episode", "score", "length_steps"], data=rows)
-            self._wandb.log({self._count: count, "evaluation_episodes": table})
+            columns = ["episode", "score", "length_steps"]
+            table = importlib.import_module("wandb").Table(columns=columns, data=rows)
+            run.log({self._count: count, "evaluation_episodes": table})
+
+        self._send(WANDB, send)
 
     def close(self) -> None:
         """Finish writing; send the checkpoints along where that was asked for."""
-        if self._wandb is not None:
-            if self._sends_checkpoints:
-                self._send_checkpoints()
-            self._wandb.finish()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        if self._sends_checkpoints:
+            self._send(WANDB, self._send_checkpoints)
+        self._send(WANDB, lambda run: run.finish())
+        self._send(TENSORBOARD, lambda writer: writer.close())
 
-    def _send_checkpoints(self) -> None:
+    def _send_checkpoints(self, run: Any) -> None:
         """Send the weights and the configuration of the best and of the newest checkpoint, as two versions."""
         best, newest = self._folder / "best", self._folder / "checkpoints" / "latest"
         folders = {"best": best} if best.exists() else {}
@@ -212,7 +240,7 @@ class Tracker:
             folders[f"{self._count}-{name}"] = newest.with_name(name)
         for alias, folder in folders.items():
             files = [folder / "config.json", folder / "weights.safetensors"]
-            _send_files(self._wandb, f"checkpoint-{self._wandb.id}", "model", files, alias)
+            _send_files(run, f"checkpoint-{run.id}", "model", files, alias)
 
 
 def send_report(page: str, files: Sequence[Path], title: str, project: str) -> list[str]:
@@ -227,7 +255,13 @@ def send_report(page: str, files: Sequence[Path], title: str, project: str) -> l
     wandb = importlib.import_module("wandb")
     run.log({"report": wandb.Html(io.StringIO(page), inject=False)})
     _send_files(run, f"report-{run.id}", "report", files, "report")
-    run.finish()
+    try:
+        run.finish()
+    except TimeoutError as error:
+        folder = files[0].parent / "wandb"
+        messages.append(
+            f"warning: W&B has not got all of it ({error}); to send it: wandb sync '{folder}'/*run-*-{run.id}"
+        )
     return messages
 
 
@@ -248,8 +282,16 @@ def _cut_back(path: Path, metrics: list[str], count: int) -> None:
     """Drop the rows that were written after the checkpoint, and a last line that a kill cut short."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     rows = csv.DictReader(line for line in lines if line.endswith("\n"))
-    kept = [row for row in rows if float(next(iter(row.values()))) <= count]
+    kept = [row for row in rows if _count_of(row) <= count]
     replace_text(path, _csv_line(metrics) + "".join(_csv_line(row.get(name, "") for name in metrics) for row in kept))
+
+
+def _count_of(row: Mapping[str, str]) -> float:
+    """Return the count that a row begins with; infinity for what a power cut left in its place."""
+    try:
+        return float(next(iter(row.values())))
+    except (TypeError, ValueError):
+        return math.inf
 
 
 def _about(config: TrainConfig | PerceptionConfig | SB3Config, run_id: str) -> dict[str, Any]:
@@ -274,7 +316,11 @@ def _start_wandb(folder: Path, about: dict[str, Any], say: Callable[[str], None]
     import wandb.errors
 
     settings = wandb.Settings(
-        console="off", init_timeout=WAIT_SECONDS, login_timeout=WAIT_SECONDS, finish_timeout=WAIT_SECONDS
+        console="off",
+        init_timeout=WAIT_SECONDS,
+        login_timeout=WAIT_SECONDS,
+        finish_timeout=WAIT_SECONDS,
+        finish_timeout_raises=True,
     )
     options = about | {"dir": str(folder), "settings": settings}
     try:

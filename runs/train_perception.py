@@ -46,6 +46,9 @@ def finish(run: "PerceptionRun", ended: str) -> str:
         if config.baselines and config.task == "classification" and run.data.recorded:
             probe, ended = random_frozen(run)
             result |= {RANDOM_FROZEN: probe} if probe else {}
+            if ended == "diverged":
+                run.display.say("warning: the probe beside it diverged and is left out")
+                ended = "done"
         tell(run, result)
         if ended == "done":
             run.keep(result)

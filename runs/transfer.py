@@ -101,7 +101,7 @@ class Plan:
     def __init__(self, args: TransferArgs) -> None:
         """Raise ValueError for a source or a target that there is not."""
         self.args, self.out = args, (args.out or Path("runs/out") / f"transfer-{args.game}").absolute()
-        sources, targets = args.sources.split(","), args.targets.split(",")
+        sources, targets = (list(dict.fromkeys(names.split(","))) for names in (args.sources, args.targets))
         heads = [f"{task}:{head}" for task, kinds in HEADS.items() for head in kinds]
         known = (NONE, RANDOM, "dqn", *HEADS, *heads)
         for name, choices in [(s, known) for s in sources] + [(t, tuple(TARGETS)) for t in targets]:
@@ -109,7 +109,7 @@ class Plan:
                 raise ValueError(f"'{name}' is none of {', '.join(choices)}")
         if min(args.seeds, args.updates, args.dqn_steps, args.record_steps) < 1:
             raise ValueError("--seeds, --updates, --dqn-steps and --record-steps must be at least 1")
-        self._sizes = {name: getattr(args, name) for name in ("updates", "dqn_steps", "record_steps")}
+        self._sizes = {name: getattr(args, name) for name in ("game", "updates", "dqn_steps", "record_steps")}
         self._sizes_file = self.out / "sizes.json"
         record = ("runs.record_frames", "--games", args.game, "--steps", str(args.record_steps))
         self.data = self.out / "data"
@@ -127,12 +127,12 @@ class Plan:
                         self.cells.append(Cell(source, variant, target, seed, self._use(source, variant, target, seed)))
 
     def check_sizes(self) -> None:
-        """Raise ValueError where the runs that are there are of other sizes."""
+        """Raise ValueError where the runs that are there are of another game or of other sizes."""
         if self._sizes_file.exists() and (found := json.loads(self._sizes_file.read_text())) != self._sizes:
-            raise ValueError(f"'{self.out}' holds runs of {found}: give the same sizes, or another --out")
+            raise ValueError(f"'{self.out}' holds runs of {found}: give the same game and sizes, or another --out")
 
     def open(self) -> None:
-        """Take the folder, and write how large the runs are to `sizes.json`.
+        """Take the folder, and write of what game and how large the runs are to `sizes.json`.
 
         Raises:
             ValueError: a transfer in it is alive, or it cannot be written.

@@ -44,7 +44,11 @@ def in_window(moments: "Iterator[Moment]") -> "Generator[Moment, None, None]":
 
 
 def into_video(moments: "Iterator[Moment]", path: Path) -> "Generator[Moment, None, None]":
-    """Pass moments on, written into an MP4."""
+    """Pass moments on, written into an MP4.
+
+    Raises:
+        OSError: the file cannot be written whole.
+    """
     import imageio_ffmpeg
 
     from runs.pictures import HEIGHT, WIDTH
@@ -57,6 +61,10 @@ def into_video(moments: "Iterator[Moment]", path: Path) -> "Generator[Moment, No
         for moment, picture in drawn(moments):
             writer.send(np.ascontiguousarray(picture))
             yield moment
+    try:  # ffmpeg's own exit code is asked for by nobody
+        imageio_ffmpeg.count_frames_and_secs(str(path))
+    except RuntimeError as error:
+        raise OSError(f"'{path}' could not be written whole: is the disk full?") from error
 
 
 def drawn(moments: "Iterator[Moment]") -> "Iterator[tuple[Moment, NDArray[np.uint8]]]":

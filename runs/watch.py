@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -92,10 +93,6 @@ def check(args: WatchArgs) -> None:
         (not (args.best and args.follow), "--best goes without --follow, which has no end to choose at"),
         (not args.best or (args.episodes or 1) > 1, "--best needs --episodes of at least 2 to choose from"),
         (not args.follow or args.video is None, "--follow goes without --video, which has an end"),
-        (
-            args.video is not None or in_rerun or has_display(),
-            "there is no display to open a window on: give --video FILE.mp4, --viewer or --record FILE.rrd",
-        ),
     ]
     require(checks)
 
@@ -122,6 +119,10 @@ def main(args: WatchArgs) -> int:
         with refusing_bad_input():
             check(args)
             moments, first = choose_moments(args)
+            if args.video is None and not args.viewer and args.record is None and not has_display():
+                raise ValueError(
+                    "there is no display for a window: give --video FILE.mp4, --viewer or --record FILE.rrd"
+                )
             eyes = load_eyes(args, first)
             begin_files(args)
             server, viewer = None, None
@@ -141,7 +142,7 @@ def main(args: WatchArgs) -> int:
             else:
                 shown = in_window(moments) if args.video is None else into_video(moments, args.video)
             showing.callback(shown.close)
-            with refusing_checkpoints():
+            with refusing_files():
                 print_scores(shown, stop, named=args.follow)
         for path in filter(None, (args.video, args.record)):
             print(f"{'video' if path == args.video else 'recording'}: {path}")
@@ -161,13 +162,13 @@ def main(args: WatchArgs) -> int:
 
 
 @contextlib.contextmanager
-def refusing_checkpoints() -> "Iterator[None]":
-    """Turn a checkpoint that cannot be read, as one that is followed may, into one line and exit code 2."""
+def refusing_files() -> "Iterator[None]":
+    """Turn a checkpoint that cannot be read, as one that is followed may, or a full disk, into one line and code 2."""
     from runs.checkpoints import CheckpointError
 
     try:
         yield
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
 
@@ -303,12 +304,14 @@ def is_shown(viewer: "Viewer", server: "ViewerServer", stop: StopSignal) -> bool
 
 
 def end_viewer(viewer: "Viewer", server: "ViewerServer | None") -> None:
-    """Send what is left and end the file; a viewer that does not take it ends first, or would be waited for."""
-    if server is not None:
-        with contextlib.suppress(RuntimeError):  # it is gone
-            if not viewer.is_sent(CLOSING_SECONDS):
-                server.close()
+    """Send what is left and end the file; a viewer that does not take it is ended, or would be waited for."""
+    if server is None:
+        return viewer.close()
+    impatient = threading.Timer(CLOSING_SECONDS, server.close)
+    impatient.start()
     viewer.close()
+    impatient.cancel()
+    impatient.join()
 
 
 if __name__ == "__main__":

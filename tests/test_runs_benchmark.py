@@ -38,5 +38,8 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
 
 def test_values_that_cannot_be_measured_are_refused() -> None:
     assert "--environments" in refused("runs.scaling", "--environments", "0")
+    assert "--steps of at least" in refused("runs.scaling", "--steps", "0")
+    assert "lower --held-steps" in refused("runs.scaling", "--held-steps", "1000000000000")
+    assert "Gymnasium has no 'PacmanNoFrameskip-v4'" in refused("runs.benchmark", "--game", "pacman")
     assert "no folder" in refused("runs.scaling", "--picture", "nowhere/at/all.png")
     assert "--steps" in refused("runs.benchmark", "--steps", "10")

@@ -42,7 +42,7 @@ def test_a_disk_that_is_full_is_told_and_leaves_the_last_checkpoint(tmp_path: Pa
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
         assert writer.save(2, lambda to: save_tensors(to / "weights.safetensors", large)) is None
-        writer.keep("best", lambda to: save_tensors(to / "weights.safetensors", large))
+        assert not writer.keep("best", lambda to: save_tensors(to / "weights.safetensors", large))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "no checkpoint at step 2" in said[0] and "could not keep" in said[1]

@@ -99,7 +99,7 @@ def test_a_run_leaves_what_it_promises(trained: Path) -> None:
     assert [row["steps"] for row in rows if row["epsilon"]] == [str(step) for step in range(50, 601, 50)]
     assert sum(row["evaluation_score"] != "" for row in rows) == 3  # at 300, at 600, and the one at the end
     last = [row for row in rows if row["epsilon"]][-1]
-    assert int(last["frames"]) == 4 * int(last["steps"]) and float(last["replay_fill"]) == 1.0
+    assert last["frames"] == last["steps"] and float(last["replay_fill"]) == 1.0  # catch skips no frames
     assert {"loss", "td_error", "q", "gradient_norm", "held_out_q"} <= {
         name for row in rows for name in row if row[name]
     }

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -22,14 +24,15 @@ from safetensors.torch import load_file
 from perception.backbones import BACKBONES
 from perception.captioning import decode
 from perception.classification import UNSEEN
-from perception.datasets import DatasetError
+from perception.datasets import Dataset, DatasetError
 from perception.gan import GAN, GANHead
+from perception.segmentation import VOID
 from runs import evaluate, train_dqn, train_perception
-from runs.checkpoints import fold_spectral_norm, load_backbone_weights, load_tensors
+from runs.checkpoints import CheckpointWriter, fold_spectral_norm, load_backbone_weights, load_tensors
 from runs.config import TrackingConfig
 from runs.datasets import open_dataset
 from runs.evaluate import EvaluateArgs
-from runs.perception_config import PerceptionConfig
+from runs.perception_config import OPTIONS_OF, PerceptionConfig
 from runs.perception_run import new_run
 from runs.picture_sets import read_picture
 
@@ -130,7 +133,8 @@ def test_every_backbone_goes_everywhere(
 
 @pytest.mark.parametrize("task", ["classification", "segmentation", "gan"])
 def test_killed_and_resumed_it_ends_as_if_it_never_was(recorded: Path, tmp_path: Path, task: str) -> None:
-    options = [*SHORT, "--no-baselines", "--dropout", "0.5", "--num-threads", "1", "--data", str(recorded)]
+    options = [*SHORT, "--no-baselines", "--num-threads", "1", "--data", str(recorded)]
+    options += ["--dropout", "0.5"] * (task in OPTIONS_OF["dropout"])
     options += ["--head", "vae-gan", "--warm-up-updates", "10"] if task == "gan" else []
     options[options.index("12")] = "24"
     options[options.index("6")] = "12"
@@ -296,6 +300,10 @@ def test_own_pictures_in_folders(tmp_path: Path) -> None:
     made = open_dataset("autoencoding", str(tmp_path / "split"), None, 32, 0)
     assert {split: len(at) for split, at in made.splits.items()} == {"train": 18, "validation": 2, "test": 20}
     assert made.images(made.splits["test"]).mean() > 150 > 100 > made.images(made.splits["validation"]).mean()
+    (tmp_path / "split" / "test").rename(tmp_path / "split" / "val")  # then that is tested on
+    named = open_dataset("autoencoding", str(tmp_path / "split"), None, 32, 0)
+    for split in made.splits:
+        assert np.array_equal(named.images(named.splits[split]), made.images(made.splits[split]))
     (tmp_path / "data" / "dark" / "3.png").write_bytes(b"none")
     with pytest.raises(DatasetError, match="cannot be read as a picture"):
         open_dataset("classification", str(tmp_path / "data"), None, 32, 0)
@@ -323,6 +331,10 @@ def test_a_run_goes_on_from_elsewhere_and_with_the_same_pictures_alone(
     assert train_perception.main([*options, "--out", "run"]) == 0
     monkeypatch.chdir(ROOT)
     run("runs.train_perception", "--resume", str(tmp_path / "run"), "--total-updates", "14")
+    shutil.copy(tmp_path / "data" / "a" / "3.png", tmp_path / "data" / "a" / "more.png")
+    for command in (["runs.train_perception", "--resume", "--total-updates", "16"], ["runs.evaluate"]):
+        again = refused(*command[:2], str(tmp_path / "run"), *command[2:])
+        assert "is not what it was when the run began" in again
     shutil.copytree(tmp_path / "data" / "b", tmp_path / "data" / "c")
     again = refused("runs.train_perception", "--resume", str(tmp_path / "run"), "--total-updates", "16")
     assert "is not what it was when the run began" in again
@@ -349,6 +361,15 @@ def test_a_public_data_sets_own_format(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(open_dataset("autoencoding", str(tmp_path / "class.parquet"), None, 32, 0).targets) == 40
     bare = open_dataset("autoencoding", str(tmp_path / "bare.parquet"), None, 32, 0)
     assert np.array_equal(bare.targets[np.arange(40)], bare.images(np.arange(40)))
+    made.remove_columns("label").add_column("label", [-1] * 40).to_parquet(tmp_path / "unknown.parquet")
+    known, unknown = (
+        datasets.load_dataset("parquet", data_files=str(tmp_path / f"{name}.parquet"))["train"]
+        for name in ("shades", "unknown")
+    )
+    whole = {"train": known, "val": known, "test": unknown}
+    monkeypatch.setattr(datasets, "load_dataset", lambda _: whole)
+    published = open_dataset("classification", "somebody/shades", None, 32, 0)
+    assert {name: len(at) for name, at in published.splits.items()} == {"train": 36, "validation": 4, "test": 40}
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(DatasetError, match="cannot be loaded"):
         open_dataset("classification", str(tmp_path / "broken.parquet"), None, 32, 0)
@@ -365,9 +386,51 @@ def test_own_masks(tmp_path: Path) -> None:
     assert [len(data.splits[name]) for name in ("train", "validation", "test")] == [7, 1, 2]
     (tmp_path / "classes.json").write_text(json.dumps(["sky", "sea", "sand"]))
     assert open_dataset("segmentation", str(tmp_path), None, 40, 0).names == {"classes": ["sky", "sea", "sand"]}
+    for i in range(10):  # VOC's way: a border that nobody labelled
+        mask = np.full((20, 20), i % 3, np.uint8)
+        mask[:10] = VOID
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{i}.png")
+    voc = open_dataset("segmentation", str(tmp_path), None, 40, 0)
+    assert voc.names == {"classes": ["sky", "sea", "sand"]} and sum(voc.pixels()) == 7 * 40 * 20
+    for i in range(10):
+        Image.fromarray(np.full((20, 20), 255 * (i % 2), np.uint8)).save(tmp_path / "masks" / f"{i}.png")
+    assert set(np.unique(open_dataset("segmentation", str(tmp_path), None, 40, 0).targets)) == {0, 1}
     (tmp_path / "masks" / "4.png").unlink()
     with pytest.raises(DatasetError, match="has no mask"):
         open_dataset("segmentation", str(tmp_path), None, 40, 0)
+
+
+def test_options_that_do_not_suit_the_data_are_refused(recorded: Path, tmp_path: Path) -> None:
+    options = ["--tracking", "none", "--out", str(tmp_path / "run")]
+    moved = ["classification", "--data", str(recorded), "--augmentation", "affine"]
+    assert "moves the picture" in refused("runs.train_perception", *moved, *options)
+    spread = ["classification", "--data", "digits", "--label-spread", "3"]
+    assert "is an option of a game's variables" in refused("runs.train_perception", *spread, *options)
+    dropped = ["segmentation", "--data", str(recorded), "--dropout", "0.5"]
+    assert "dropout is an option of" in run("runs.train_perception", *dropped, *options, expect=2)
+
+
+def test_best_weights_that_could_not_be_kept_are_kept_later(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full at the first evaluation costs no more than that one's weights."""
+    real, calls = CheckpointWriter.keep, []
+
+    def full_at_first(self: CheckpointWriter, name: str, write: Callable[[Path], None]) -> bool:
+        calls.append(name)
+        return len(calls) > 1 and real(self, name, write)
+
+    monkeypatch.setattr(CheckpointWriter, "keep", full_at_first)
+
+    def measured(_n: Any, _t: Any, data: Dataset, split: str, _c: Any) -> tuple[torch.Tensor, dict[str, float]]:
+        return torch.zeros(len(data.splits[split]), 84, 84, dtype=torch.uint8), {"loss": 1.0, "miou": 0.5}
+
+    monkeypatch.setattr("runs.perception_run.measure_split", measured)
+    short = PerceptionConfig("segmentation", str(recorded), total_updates=2, evaluate_every_updates=1)
+    whole = new_run(replace(short, tracked=TrackingConfig(tracking="none"), out=tmp_path / "run"))
+    with whole.display:
+        assert train_perception.finish(whole, train_perception.train(whole)) == "done"
+    assert calls == ["best", "best"] and (tmp_path / "run" / "best" / "config.json").exists()
 
 
 def test_variables_of_a_recording(recorded: Path) -> None:
@@ -397,7 +460,8 @@ def test_captions_of_own_pictures(tmp_path: Path) -> None:
     lines = [json.dumps({"file": file, "text": text}) for file, text in captions]
     (tmp_path / "captions.jsonl").write_text("\n".join(lines))
     data = open_dataset("captioning", str(tmp_path), None, 40, 0)
-    assert {name: len(at) for name, at in data.splits.items()} == {"train": 14, "validation": 2, "test": 4}
+    assert {name: len(at) for name, at in data.splits.items()} == {"train": 14, "validation": 1, "test": 2}
+    assert data.truth("test").shape[:2] == (2, 2) and data.truth("train").shape[0] == 14
     for at in data.splits.values():
         for image, target in zip(data.images(at), data.targets[at], strict=True):
             said = decode(target, data.names["words"]).split()

@@ -57,7 +57,7 @@ def dqn(game: str, n_steps: int, seed: int, protocol: str = "classic") -> TrainC
     return TrainConfig(
         preset="pong",
         env=EnvConfig(game, protocol=protocol),  # type: ignore[arg-type]
-        agent=DQNConfig(n_steps=n_steps),
+        agent=DQNConfig(n_steps=n_steps, learning_starts_steps=100),
         tracked=TrackingConfig(tracking="none"),
         total_steps=3_000,
         seed=seed,
@@ -271,6 +271,18 @@ def test_settings_protocols_and_algorithms_are_kept_apart(tmp_path: Path) -> Non
     assert "seed 2 has not come to its end; it was scored at step 1,000 of 3,000." in text
 
 
+def test_a_strangers_run_puts_nothing_into_the_page(tmp_path: Path) -> None:
+    made = []
+    for seed, source in enumerate(("nature", "![x](http://far.away/x.png) <script> [y](http://far.away) &lt;b")):
+        config = dataclasses.replace(dqn("pong", 1, seed), agent=DQNConfig(backbone=source, learning_starts_steps=100))
+        made.append(leave_run(tmp_path / str(seed), config, [(3_000, 60.0, [1.0])]))
+    assert main(ReportArgs(tuple(made), (tmp_path / "r.html",))) == 0
+    page = Cells()
+    page.feed((tmp_path / "r.html").read_text())
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert not page.tags & {"script", "a"} and any("<script>" in cell for cell in page.cells)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "alike"),
     [
@@ -286,7 +298,9 @@ def test_settings_protocols_and_algorithms_are_kept_apart(tmp_path: Path) -> Non
 def test_runs_from_eyes_of_each_seed_are_one_setting(tmp_path: Path, one: str, other: str, alike: bool) -> None:
     made = []
     for seed, source in enumerate((one, other)):
-        config = dataclasses.replace(dqn("pong", 1, seed), agent=DQNConfig(backbone=source), diagnostics=not seed)
+        config = dataclasses.replace(
+            dqn("pong", 1, seed), agent=DQNConfig(backbone=source, learning_starts_steps=100), diagnostics=not seed
+        )
         made.append(leave_run(tmp_path / str(seed), config, [(3_000, 60.0, [1.0])]))
     assert len(settings_of([read_result(folder) for folder in made])) == (1 if alike else 2)
 

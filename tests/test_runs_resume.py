@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,8 +13,11 @@ import torch
 from commands import TINY, metrics, refused, run, start
 
 from agents.dqn import DQN
-from runs.checkpoints import find_checkpoint, load_json, load_tensors
+from runs.checkpoints import CheckpointError, find_checkpoint, load_json, load_tensors
 from runs.commands import DIVERGED
+from runs.config import ResumeArgs
+from runs.dqn_run import resumed_run
+from runs.folders import RunFolder
 from runs.train_dqn import main as train
 
 # What a run may be slower or faster at, but not different in.
@@ -39,9 +43,16 @@ def assert_same(one: Path, two: Path) -> None:
     for name, tensor in tensors.items():
         assert torch.equal(tensor, others[name]), name
     assert rows == other_rows
+    assert json.loads((one / "evaluation.json").read_text()) == json.loads((two / "evaluation.json").read_text())
+    if (one / "best").exists():
+        best, other = (load_tensors(run / "best" / "weights.safetensors") for run in (one, two))
+        assert all(torch.equal(weight, other[name]) for name, weight in best.items())
 
 
-@pytest.mark.parametrize("options", [TINY, ATARI], ids=["catch", "pong"])
+EVALUATED = "--evaluate-every-steps 90 --evaluation-episodes 2 --evaluation-video-steps 10".split()
+
+
+@pytest.mark.parametrize("options", [[*TINY, *EVALUATED], ATARI], ids=["catch", "pong"])
 def test_killed_at_random_and_resumed(options: list[str], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run("runs.train_dqn", *options, "--out", str(whole))
@@ -114,6 +125,48 @@ def test_a_finished_run_goes_on_to_a_new_end(tmp_path: Path) -> None:
     run("runs.train_dqn", "--resume", str(parts), "--total-steps", "600")
     (tensors, _), (others, _) = outcome(whole), outcome(parts)
     assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+
+
+def test_a_new_end_is_remembered(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run("runs.train_dqn", *TINY, "--total-steps", "300", "--out", str(out))
+    process = start("runs.train_dqn", "--resume", str(out), "--total-steps", "400")
+    while load_json(out / "config.json")["config"]["total_steps"] == 300:
+        assert process.poll() is None
+    process.kill()  # before any checkpoint that says so, or it had it all
+    process.wait()
+    told = start("runs.train_dqn", "--resume", str(out)).communicate(timeout=100)[0]
+    assert find_checkpoint(out).name == "400", told
+
+
+def test_checkpoints_that_somebody_took_away_are_made_anew(tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    run("runs.train_dqn", *TINY, "--out", str(whole))
+    process = start("runs.train_dqn", *TINY, "--out", str(out))
+    while not (out / "checkpoints" / "latest").exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGSTOP)
+    shutil.rmtree(out / "checkpoints")
+    process.send_signal(signal.SIGCONT)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, output
+    assert_same(whole, out)
+
+
+def test_a_run_that_went_on_meanwhile_is_not_gone_on_with_from_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    run("runs.train_dqn", *TINY, "--total-steps", "300", "--checkpoints-kept", "9", "--out", str(out))
+    real = RunFolder.__init__
+
+    def after_another(folder: RunFolder, path: Path, *, resumed: bool) -> None:
+        (out / "checkpoints" / "latest").write_text("240")
+        real(folder, path, resumed=resumed)
+
+    monkeypatch.setattr(RunFolder, "__init__", after_another)
+    with pytest.raises(CheckpointError, match="went on meanwhile"):
+        resumed_run(ResumeArgs(out, total_steps=600))
 
 
 def test_an_end_that_lies_behind_is_refused(tmp_path: Path) -> None:

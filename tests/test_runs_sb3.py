@@ -65,11 +65,10 @@ def test_a_run_is_told_scored_and_watched(
 
 
 def test_a_loss_that_is_no_number_stops_and_spoils_no_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("runs.sb3_run.LinearSchedule", lambda *_: lambda _: 1e30)  # PPO's rate, and its clipping
     out = tmp_path / "run"
-    options = ["--total-steps", "2000", "--checkpoint-every-steps", "128", "--out", str(out)]
+    options = ["--total-steps", "2000", "--checkpoint-every-steps", "128", "--out", str(out), "--learning-rate", "1e30"]
     assert main(["ppo", "catch", *SHORT, *options]) == DIVERGED
     assert "not a finite number" in " ".join(" ".join(capsys.readouterr()).split())
     for checkpoint in (out / "checkpoints").glob("*/weights.safetensors"):
@@ -121,3 +120,4 @@ def test_wrong_input_gets_a_line(trained: dict[str, Path], tmp_path: Path) -> No
     )
     assert "an SB3 agent's" in refused("runs.train_dqn", "--resume", str(trained["ppo"]))
     assert "at least 1" in run("runs.train_sb3", "ppo", "catch", "--num-envs", "0", expect=2)
+    assert "must be above 0" in run("runs.train_sb3", "ppo", "catch", "--learning-rate", "0", expect=2)

@@ -80,7 +80,7 @@ def test_wrong_input_gets_a_line(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "search")]
     assert "grows with batch-size" in refused("runs.search", "contrast", *out, "--parameters", "batch-size")
     assert "no preset" in refused("runs.search", "pongg", *out)
-    assert "go with single runs" in refused("runs.search", "pong", *out, "--resume", "x")
+    assert "is of single runs" in refused("runs.search", "pong", *out, "--resume", "x")
     assert "is searched" in refused("runs.search", "pong", *out, "--learning-rate", "1e-3")
     (tmp_path / "search").mkdir()
     lock = RunFolder(tmp_path / "search", resumed=True)

@@ -1,12 +1,14 @@
 """W&B for real (offline runs read back), TensorBoard, and W&B out of reach."""
 
 import json
+import resource
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import ROOT, TINY, environment, metrics, run
@@ -161,6 +163,37 @@ def test_a_full_disk_is_told_of_once_and_ends_nothing(tmp_path: Path, capsys: py
     rows.write_text(whole)
     tracker.log({"steps": 4, "loss": 0.5})
     assert [row["steps"] for row in metrics(tmp_path)] == ["1", "4"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's own thread
+@pytest.mark.parametrize("tracking", ["wandb", "tensorboard"])
+def test_a_tracker_that_fails_is_told_of_once_and_ends_nothing(
+    tracking: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as on a full disk, where W&B cannot write an evaluation's table."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker = Tracker(tmp_path, DQN_METRICS, TrainConfig(tracked=TrackingConfig(tracking=tracking)), "a", None, print)
+    limits, counts = resource.getrlimit(resource.RLIMIT_FSIZE), range(1, 400 if tracking == "tensorboard" else 3)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        for steps in counts:
+            tracker.log({"steps": steps, "loss": 0.5})
+            tracker.log_episodes([1.0] * 3_000, [1] * 3_000, steps)
+        tracker.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().out
+    assert said.count("failed") == 1 and "gets nothing more" in said and ("wandb sync" in said) == (tracking == "wandb")
+    assert [int(row["steps"]) for row in metrics(tmp_path)] == list(counts)
+
+
+def test_what_a_power_cut_left_is_cut_off(tmp_path: Path) -> None:
+    config = TrainConfig(tracked=TrackingConfig(tracking="none"))
+    Tracker(tmp_path, DQN_METRICS, config, "a", None, print).log({"steps": 1, "loss": 0.5})
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("\0" * 50 + "\n")
+    Tracker(tmp_path, DQN_METRICS, config, "a", 1, print).log({"steps": 2, "loss": 0.5})
+    assert [row["steps"] for row in metrics(tmp_path)] == ["1", "2"]
 
 
 def test_a_tracker_that_is_not_installed(

@@ -36,6 +36,14 @@ def test_a_source_may_name_its_head() -> None:
     assert str(pretraining.folder) in probe.command and pretraining.folder.name == "autoencoding-variational-0"
 
 
+def test_nothing_counts_twice_and_no_game_for_another(tmp_path: Path) -> None:
+    once, twice = (Plan(dataclasses.replace(ALL, sources=sources)) for sources in ("none", "none,none"))
+    assert [cell.job for cell in once.cells] == [cell.job for cell in twice.cells]
+    Plan(dataclasses.replace(ALL, out=tmp_path)).open()
+    with pytest.raises(ValueError, match="the same game"):
+        Plan(dataclasses.replace(ALL, game="breakout", out=tmp_path)).check_sizes()
+
+
 def test_what_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="'autoencoding:lstm' is none of none"):
         Plan(dataclasses.replace(ALL, sources="autoencoding:lstm"))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import resource
 import signal
 import subprocess
 import sys
@@ -312,7 +313,7 @@ def rerun_below(process: "subprocess.Popen[str]") -> psutil.Process:
 
 
 def test_a_viewer_that_does_not_keep_up_is_waited_for(agent: Path) -> None:
-    """As when a browser sleeps: then the game goes on; and Ctrl-C is heard meanwhile."""
+    """As when a browser sleeps: then the game goes on; and Ctrl-C is heard, before it is waited for and meanwhile."""
     process = start("runs.watch", str(agent), "--viewer", "--web", "--port", "0", "--episodes", "500")
     assert process.stdout is not None
     assert "viewer: " in process.stdout.readline() and "catch (classic)" in process.stdout.readline()
@@ -323,7 +324,17 @@ def test_a_viewer_that_does_not_keep_up_is_waited_for(agent: Path) -> None:
     rerun.resume()
     assert "catch (classic)" in process.stdout.readline()
     rerun.suspend()
-    time.sleep(1)
+    while "waiting: the viewer" not in process.stdout.readline():
+        pass
+    end_by_ctrl_c(process)
+    process = start("runs.watch", str(agent), "--viewer", "--web", "--port", "0", "--episodes", "500")
+    assert process.stdout is not None
+    assert "viewer: " in process.stdout.readline() and "catch (classic)" in process.stdout.readline()
+    rerun_below(process).suspend()
+    end_by_ctrl_c(process)
+
+
+def end_by_ctrl_c(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
     told, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in told, told
@@ -357,6 +368,19 @@ def test_a_damaged_checkpoint_ends_what_follows_a_run(tmp_path: Path, capsys: py
     told = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2 and len(told) == 1 and told[0].startswith("error: ") and "cannot be read" in told[0]
     assert set(read(tmp_path / "f.rrd")["/screen"]) == set(range(STEPS))
+
+
+def test_a_video_that_is_not_whole_is_told_of(agent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))  # as a full disk
+    try:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+            patch.setattr("runs.watch.StopSignal.listen", lambda _: None)
+            main(WatchArgs(agent, video=tmp_path / "a.mp4"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    told = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and told[-1].startswith("error: "), told
 
 
 def test_without_rerun_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
