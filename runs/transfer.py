@@ -2,9 +2,13 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +16,10 @@ import numpy as np
 import tyro
 
 from runs import jobs
-from runs.commands import refusing_bad_input, run_command
+from runs.commands import INTERRUPTED, refusing_bad_input, run_command
 from runs.curves import read_curve
-from runs.folders import EVALUATION, RunFolder
+from runs.folders import RunFolder
+from runs.machine import usable_cores
 from runs.perception_config import HEADS
 
 TARGETS = {"probe": "F1 of a linear probe", "segmentation": "mIoU", "dqn": "score"}
@@ -22,14 +27,19 @@ NONE, RANDOM = "none", "random-frozen"
 SECONDS_A_THOUSAND = {"perception": 110.0, "dqn": 1.7}  # updates and steps, on two cores of 2026; only for the plan
 FINE_TUNING_RATE = "1e-4"  # of a pretrained backbone under a DQN, whose own head learns at 5e-4
 EVALUATIONS = 8  # of a DQN, on its way
-COLUMNS = ("source", "variant", "target", "seed", "value")
+COLUMNS = ("source", "variant", "target", "seed", "steps", "value")
+POLL_SECONDS = 0.5
+
+Curve = list[tuple[int, float]]
+"""Values by steps of a DQN, by updates of perception; the last is what it came to."""
 
 
 @dataclass(frozen=True)
 class TransferArgs:
     """Pretrain a backbone on some things, use it for others, and tell what it gained, with intervals.
 
-    What is there already is reused; a run that was stopped goes on. To go on, give the same command again.
+    What is there already is reused; a run that was stopped goes on. To go on, give the same command again: of runs
+    that are done `results.csv` is enough, their folders may be deleted.
     """
 
     game: tyro.conf.Positional[str]
@@ -47,6 +57,8 @@ class TransferArgs:
     """Of each DQN."""
     record_steps: int = 20_000
     """Of the recording that perception learns from, made if it is not there."""
+    at_once: int = 1
+    """Runs side by side, each on its share of the cores. Two on two cores make about a third more in the same time."""
     out: Path | None = None
     """Where everything goes; `runs/out/transfer-GAME` when not given."""
     plan: bool = False
@@ -61,6 +73,8 @@ class Job:
     command: tuple[str, ...]
     thousands: float
     """Of updates or steps."""
+    needs: tuple["Job", ...] = ()
+    """The jobs whose folders it reads."""
 
     @property
     def kind(self) -> str:
@@ -84,15 +98,14 @@ class Cell:
     variant: str
     target: str
     seed: int
-    job: Job
 
-    def value(self) -> float:
-        """Return the figure that its job came to."""
-        result = EVALUATION if self.target == "dqn" else "test.json"
-        found: Any = json.loads((self.job.folder / result).read_text())
+    def read(self, folder: Path) -> Curve:
+        """Return what the run in a folder came to: of a DQN the scores on its way too, of perception the test's."""
         if self.target == "dqn":
-            return float(found["mean"])
-        return float(found["test"]["f1_weighted" if self.target == "probe" else "miou"])
+            steps, scores, _ = read_curve(folder, "steps", "evaluation_score")
+            return [(int(step), score) for step, score in zip(steps, scores, strict=True)]
+        found: Any = json.loads((folder / "test.json").read_text())
+        return [(found["updates"], float(found["test"]["f1_weighted" if self.target == "probe" else "miou"]))]
 
 
 class Plan:
@@ -101,35 +114,54 @@ class Plan:
     def __init__(self, args: TransferArgs) -> None:
         """Raise ValueError for a source or a target that there is not."""
         self.args, self.out = args, (args.out or Path("runs/out") / f"transfer-{args.game}").absolute()
-        sources, targets = (list(dict.fromkeys(names.split(","))) for names in (args.sources, args.targets))
+        sources, targets = (dict.fromkeys(names.split(",")) for names in (args.sources, args.targets))
         heads = [f"{task}:{head}" for task, kinds in HEADS.items() for head in kinds]
         known = (NONE, RANDOM, "dqn", *HEADS, *heads)
         for name, choices in [(s, known) for s in sources] + [(t, tuple(TARGETS)) for t in targets]:
             if name not in choices:
                 raise ValueError(f"'{name}' is none of {', '.join(choices)}")
+        self.targets = [target for target in TARGETS if target in targets]
         if min(args.seeds, args.updates, args.dqn_steps, args.record_steps) < 1:
             raise ValueError("--seeds, --updates, --dqn-steps and --record-steps must be at least 1")
+        most = usable_cores() if hasattr(os, "sched_setaffinity") else 1
+        if not 1 <= args.at_once <= most:
+            raise ValueError(f"--at-once {args.at_once} must be 1 to {most}: each run needs a core that can be its own")
         self._sizes = {name: getattr(args, name) for name in ("game", "updates", "dqn_steps", "record_steps")}
-        self._sizes_file = self.out / "sizes.json"
+        self._sizes_file, self._results_file = self.out / "sizes.json", self.out / "results.csv"
         record = ("runs.record_frames", "--games", args.game, "--steps", str(args.record_steps))
-        self.data = self.out / "data"
-        self.pretraining: list[Job] = []
-        if set(targets) != {"dqn"} or set(sources) - {NONE, RANDOM, "dqn"}:
-            self.pretraining.append(Job(self.data, (*record, "--out", str(self.data)), 0.1))
-        self.cells: list[Cell] = []
-        for source in sources:
-            variants = {NONE: ("whole",), RANDOM: ("frozen",)}.get(source, ("frozen", "fine-tuned"))
-            for seed in range(args.seeds):
-                if source not in (NONE, RANDOM):
-                    self.pretraining.append(self._from_nothing(source, seed))
+        self.data = Job(self.out / "data", (*record, "--out", str(self.out / "data")), 0.1)
+        self.cells: dict[Cell, Job] = {}
+        for seed in range(args.seeds):
+            for source in sources:
+                variants = {NONE: ("whole",), RANDOM: ("frozen",)}.get(source, ("frozen", "fine-tuned"))
                 for target in targets:
                     for variant in variants if target != "probe" else variants[:1]:
-                        self.cells.append(Cell(source, variant, target, seed, self._use(source, variant, target, seed)))
+                        self.cells[Cell(source, variant, target, seed)] = self._use(source, variant, target, seed)
+        self.results: dict[Cell, Curve] = {}
 
-    def check_sizes(self) -> None:
-        """Raise ValueError where the runs that are there are of another game or of other sizes."""
+    def read_results(self) -> None:
+        """Read `results.csv`, where there is one, and take in what the folders of runs hold beyond it.
+
+        Raises:
+            ValueError: what is there is of another game or of other sizes.
+        """
         if self._sizes_file.exists() and (found := json.loads(self._sizes_file.read_text())) != self._sizes:
             raise ValueError(f"'{self.out}' holds runs of {found}: give the same game and sizes, or another --out")
+        if self._results_file.exists():
+            with self._results_file.open(newline="") as file:
+                reader = csv.DictReader(file)
+                if tuple(reader.fieldnames or ()) != COLUMNS:
+                    raise ValueError(f"'{self._results_file}' is not of this command: move it away")
+                for row in reader:
+                    cell = Cell(row["source"], row["variant"], row["target"], int(row["seed"]))
+                    self.results.setdefault(cell, []).append((int(row["steps"]), float(row["value"])))
+        self.gather()
+
+    def gather(self) -> None:
+        """Take in the results of the runs that have come to their end."""
+        for cell, job in self.cells.items():
+            if cell not in self.results and job.is_done():
+                self.results[cell] = cell.read(job.folder)
 
     def open(self) -> None:
         """Take the folder, and write of what game and how large the runs are to `sizes.json`.
@@ -140,67 +172,102 @@ class Plan:
         self._lock = RunFolder(self.out, resumed=True)
         self._sizes_file.write_text(json.dumps(self._sizes))
 
-    def jobs(self) -> Iterator[Job]:
-        """Yield every job once, what others need first."""
-        seen: set[Path] = set()
-        for job in [*self.pretraining, *(cell.job for cell in self.cells)]:
-            if job.folder not in seen:
-                seen.add(job.folder)
-                yield job
+    def jobs(self) -> list[Job]:
+        """Return every job once, after those that it needs."""
+        return _in_order(self.cells.values())
 
     def left(self) -> list[Job]:
-        """Return the jobs that are not done."""
-        return [job for job in self.jobs() if not job.is_done()]
+        """Return the jobs that are to be done: those of cells without a result, and what they need."""
+        missing = [job for cell, job in self.cells.items() if cell not in self.results]
+        return [job for job in _in_order(missing) if not job.is_done()]
 
     def seconds_left(self) -> float:
         """Return about how long they take: as long as those that are done, else as long as ours did."""
         rates = {kind: [rate] for kind, rate in SECONDS_A_THOUSAND.items()}
         for job in self.jobs():
             if job.is_done() and (job.folder / "metrics.csv").exists():
-                rows = list(csv.DictReader((job.folder / "metrics.csv").open()))
-                rates[job.kind].append(max(float(row["seconds"] or 0) for row in rows) / job.thousands)
-        return sum(job.thousands * float(np.mean(rates[job.kind][1:] or rates[job.kind])) for job in self.left())
+                rates[job.kind].append(max(read_curve(job.folder, "seconds", "seconds")[0]) / job.thousands)
+        mean = {kind: float(np.mean(found[1:] or found)) for kind, found in rates.items()}
+        return sum(job.thousands * mean[job.kind] for job in self.left()) / self.args.at_once
+
+    def write(self) -> None:
+        """Write every figure that there is to `results.csv`, and the table of their means to `results.md`."""
+        from runs.statistics import interval
+
+        waiting = self._results_file.with_suffix(".new")
+        with waiting.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for cell, curve in self.results.items():
+                writer.writerows((*astuple(cell), steps, value) for steps, value in curve)
+        waiting.replace(self._results_file)
+        targets = self.targets
+        lines = [
+            f"| backbone | {' | '.join(TARGETS[target] for target in targets)} |",
+            "|---" * (1 + len(targets)) + "|",
+        ]
+        for name, row in self.rows().items():
+            shown = []
+            for target in targets:
+                values = [curve[-1][1] for curve in row.get(target, [])]
+                digits = 1 if target == "dqn" else 3
+                told = f"{np.mean(values):.{digits}f}" if values else ""
+                if values and (found := interval([np.array(values)])) is not None:
+                    told += f" [{found[0]:.{digits}f}, {found[1]:.{digits}f}]"
+                shown.append(told + (f" ({len(values)})" if values and len(values) < self.args.seeds else ""))
+            lines.append(f"| {name} | {' | '.join(shown)} |")
+        (self.out / "results.md").write_text("\n".join(lines) + "\n")
+
+    def rows(self) -> dict[str, dict[str, list[Curve]]]:
+        """Return the results that there are by backbone and target, in the order that the sources were given in."""
+        rows: dict[str, dict[str, list[Curve]]] = {}
+        for cell in self.cells:
+            name = cell.source if cell.source in (NONE, RANDOM) else f"{cell.source}, {cell.variant}"
+            if cell in self.results:
+                rows.setdefault(name, {}).setdefault(cell.target, []).append(self.results[cell])
+        return rows
 
     def _from_nothing(self, what: str, seed: int) -> Job:
         if what == "dqn":
-            return self._dqn(f"{NONE}-{seed}", seed)
+            return self._dqn(f"{NONE}-{seed}", seed, None)
         task, _, head = what.partition(":")
-        return self._perception(f"{_name(what)}-{seed}", task, seed, *(["--head", head] if head else []))
+        return self._perception(f"{_name(what)}-{seed}", task, seed, None, *(["--head", head] if head else []))
 
     def _use(self, source: str, variant: str, target: str, seed: int) -> Job:
         """Return the job that uses a source's backbone, frozen or fine-tuned, for a target."""
         if source == NONE and target != "probe":
             return self._from_nothing(target, seed)
-        eye = [] if source in (NONE, RANDOM) else ["--backbone", str(self._from_nothing(source, seed).folder)]
+        eye = None if source in (NONE, RANDOM) else self._from_nothing(source, seed)
         name = f"{_name(source)}-{variant}-{seed}"
         if target == "dqn":
             how = {"frozen": ["--freeze-backbone-steps", str(self.args.dqn_steps)]}
-            return self._dqn(name, seed, *eye, *how.get(variant, ["--backbone-learning-rate", FINE_TUNING_RATE]))
+            return self._dqn(name, seed, eye, *how.get(variant, ["--backbone-learning-rate", FINE_TUNING_RATE]))
         task = "classification" if target == "probe" else target
         head = ["--head", "linear"] if target == "probe" else []
-        return self._perception(f"{target}-{name}", task, seed, *eye, *(["--freeze"] * (variant == "frozen")), *head)
+        return self._perception(f"{target}-{name}", task, seed, eye, *(["--freeze"] * (variant == "frozen")), *head)
 
-    def _perception(self, name: str, task: str, seed: int, *more: str) -> Job:
-        folder, updates = self.out / "perception" / name, self.args.updates
-        options = ["--data", str(self.data), "--game", self.args.game, "--total-updates", str(updates)]
-        options += ["--seed", str(seed), "--no-baselines", "--tracking", "none", "--out", str(folder), *more]
-        return Job(folder, ("runs.train_perception", task, *options), updates / 1_000)
+    def _perception(self, name: str, task: str, seed: int, eye: Job | None, *more: str) -> Job:
+        updates = self.args.updates
+        options = ["--data", str(self.data.folder), "--game", self.args.game, "--total-updates", str(updates)]
+        command = ["runs.train_perception", task, *options, "--no-baselines", *more]
+        return self._training(self.out / "perception" / name, command, seed, updates, (self.data,), eye)
 
-    def _dqn(self, name: str, seed: int, *more: str) -> Job:
-        folder, steps = self.out / "dqn" / name, self.args.dqn_steps
-        options = [
-            "--game",
-            self.args.game,
-            "--total-steps",
-            str(steps),
-            "--stop-at-score",
-            "None",
-            "--seed",
-            str(seed),
-        ]
+    def _dqn(self, name: str, seed: int, eye: Job | None, *more: str) -> Job:
+        steps = self.args.dqn_steps
+        options = ["--game", self.args.game, "--total-steps", str(steps), "--stop-at-score", "None"]
         options += ["--evaluate-every-steps", str(max(1, steps // EVALUATIONS)), "--evaluation-video-steps", "0"]
-        options += ["--tracking", "none", "--out", str(folder), *more]
-        return Job(folder, ("runs.train_dqn", "pong", *options), steps / 1_000)
+        return self._training(
+            self.out / "dqn" / name, ["runs.train_dqn", "pong", *options, *more], seed, steps, (), eye
+        )
+
+    def _training(
+        self, folder: Path, command: list[str], seed: int, count: int, needs: tuple[Job, ...], eye: Job | None
+    ) -> Job:
+        command += ["--seed", str(seed), "--tracking", "none", "--out", str(folder)]
+        if eye is not None:
+            command += ["--backbone", str(eye.folder)]
+            needs += (eye,)
+        return Job(folder, tuple(command), count / 1_000, needs)
 
 
 def _name(source: str) -> str:
@@ -208,42 +275,16 @@ def _name(source: str) -> str:
     return source.replace(":", "-")
 
 
-def gathered(cells: list[Cell]) -> dict[tuple[str, str], dict[str, list[Cell]]]:
-    """Return the cells that are done by source and variant, then by target."""
-    rows: dict[tuple[str, str], dict[str, list[Cell]]] = {}
-    for cell in cells:
-        if cell.job.is_done():
-            rows.setdefault((cell.source, cell.variant), {}).setdefault(cell.target, []).append(cell)
-    return rows
+def _in_order(jobs: Iterable[Job]) -> list[Job]:
+    """Return jobs and what they need, each once, after what it needs."""
+    found: dict[Job, None] = {}
+    for job in jobs:
+        found |= dict.fromkeys((*_in_order(job.needs), job))
+    return list(found)
 
 
-def write_results(plan: Plan) -> None:
-    """Write every figure that there is to `results.csv`, and the table of their means to `results.md`."""
-    from runs.statistics import interval
-
-    done = [cell for cell in plan.cells if cell.job.is_done()]
-    with (plan.out / "results.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows((c.source, c.variant, c.target, c.seed, c.value()) for c in done)
-    targets = [target for target in TARGETS if any(cell.target == target for cell in plan.cells)]
-    lines = [f"| backbone | {' | '.join(TARGETS[target] for target in targets)} |", "|---" * (1 + len(targets)) + "|"]
-    for (source, variant), row in gathered(plan.cells).items():
-        shown = []
-        for target in targets:
-            values = [cell.value() for cell in row.get(target, [])]
-            digits = 1 if target == "dqn" else 3
-            told = f"{np.mean(values):.{digits}f}" if values else ""
-            if values and (found := interval([np.array(values)])) is not None:
-                told += f" [{found[0]:.{digits}f}, {found[1]:.{digits}f}]"
-            shown.append(told + (f" ({len(values)})" if values and len(values) < plan.args.seeds else ""))
-        name = source if source in (NONE, RANDOM) else f"{source}, {variant}"
-        lines.append(f"| {name} | {' | '.join(shown)} |")
-    (plan.out / "results.md").write_text("\n".join(lines) + "\n")
-
-
-def draw(plan: Plan, path: Path) -> None:
-    """Draw a panel for each target: means with their intervals, of DQNs the learning curves."""
+def draw(plan: Plan) -> Path:
+    """Draw a panel for each target: means with their intervals, of DQNs the learning curves; return the picture."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -251,34 +292,73 @@ def draw(plan: Plan, path: Path) -> None:
 
     from runs.statistics import curve, interval
 
-    rows = gathered(plan.cells)
-    targets = [target for target in TARGETS if any(target in row for row in rows.values())]
+    rows = plan.rows()
     figure, panels = pyplot.subplots(
-        1, len(targets), figsize=(5 * len(targets), 4), layout="constrained", squeeze=False
+        1, len(plan.targets), figsize=(5 * len(plan.targets), 4), layout="constrained", squeeze=False
     )
     colours = pyplot.get_cmap("tab20").colors  # type: ignore[attr-defined]
-    for axes, target in zip(panels[0], targets, strict=True):
-        for place, ((source, variant), row) in enumerate(rows.items()):
-            cells, colour = row.get(target, []), colours[place % 20]
-            label = source if source in (NONE, RANDOM) else f"{source}, {variant}"
-            if target == "dqn" and cells:
-                runs = [read_curve(cell.job.folder, "steps", "evaluation_score")[:2] for cell in cells]
-                steps, scores, band = curve([runs])
-                axes.plot(steps, scores, color=colour, marker="o", markersize=3, label=label)
+    for axes, target in zip(panels[0], plan.targets, strict=True):
+        for place, (name, row) in enumerate(rows.items()):
+            curves, colour = row.get(target, []), colours[place % 20]
+            if target == "dqn" and curves:
+                steps, scores, band = curve(
+                    [[([step for step, _ in points], [score for _, score in points]) for points in curves]]
+                )
+                axes.plot(steps, scores, color=colour, marker="o", markersize=3, label=name)
                 if band is not None:
                     axes.fill_between(steps, *band, color=colour, alpha=0.12, linewidth=0)
-            elif cells:
-                values = [cell.value() for cell in cells]
+            elif curves:
+                values = [points[-1][1] for points in curves]
                 low, high = interval([np.array(values)]) or (min(values), max(values))
                 axes.plot([low, high], [place, place], color=colour, linewidth=2)
-                axes.plot(float(np.mean(values)), place, marker="o", color=colour, label=label)
+                axes.plot(float(np.mean(values)), place, marker="o", color=colour, label=name)
         axes.set(xlabel="steps" if target == "dqn" else TARGETS[target])
         axes.set(ylabel=TARGETS[target] if target == "dqn" else "", title=target)
         axes.grid(alpha=0.3)
         if target != "dqn":
             axes.set_yticks([])
         axes.legend(frameon=False, fontsize=8)
+    path = plan.out / "results.png"
     figure.savefig(path, dpi=110)
+    return path
+
+
+def make(plan: Plan) -> int:
+    """Run what is left, `--at-once` side by side; return the exit code, 0 once nothing is left."""
+    at_once = plan.args.at_once
+    free = [sorted(os.sched_getaffinity(0))[lane::at_once] for lane in range(at_once)] if at_once > 1 else [[]]
+    busy: dict[Job, tuple[list[int], subprocess.Popen[bytes]]] = {}
+    try:
+        while left := plan.left():
+            ready = [job for job in left if job not in busy and all(need.is_done() for need in job.needs)]
+            for job in ready[: len(free)]:
+                print(f"[{len(left)} left, {plan.seconds_left() / 3600:.1f} hours] {job.folder.relative_to(plan.out)}")
+                sys.stdout.flush()
+                with refusing_bad_input():
+                    process = jobs.start(job.folder, job.command)
+                cores = free.pop()
+                busy[job] = cores, process
+                if cores:
+                    os.sched_setaffinity(process.pid, cores)
+            while not (ended := [job for job, (_, process) in busy.items() if process.poll() is not None]):
+                time.sleep(POLL_SECONDS)
+            for job in ended:
+                cores, process = busy.pop(job)
+                free.append(cores)
+                if process.returncode:
+                    print(f"{job.folder.relative_to(plan.out)} ended: the same command goes on", file=sys.stderr)
+                    return process.returncode
+            plan.gather()
+            plan.write()
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        for _, process in busy.values():
+            process.send_signal(signal.SIGINT)
+        for _, process in busy.values():
+            jobs.wait(process)
+    return 0
 
 
 def main(args: TransferArgs) -> int:
@@ -288,31 +368,22 @@ def main(args: TransferArgs) -> int:
 
         check_game(args.game)
         plan = Plan(args)
-        plan.check_sizes()
+        plan.read_results()
     jobs.listen()
-    left, total = plan.left(), len(list(plan.jobs()))
-    print(f"{plan.out}: {total} runs, {total - len(left)} of them done; {plan.seconds_left() / 3600:.1f} hours left")
+    left, total = plan.left(), len(plan.jobs())
+    print(f"{plan.out}: {total} runs, {len(left)} of them left, about {plan.seconds_left() / 3600:.1f} hours")
     for job in left:
         print(f"  {job.folder.relative_to(plan.out)}")
     if args.plan:
         return 0
     with refusing_bad_input():
         plan.open()
-    for number, job in enumerate(left, start=1):
-        print(
-            f"[{number} of {len(left)}, {plan.seconds_left() / 3600:.1f} hours left] {job.folder.relative_to(plan.out)}"
-        )
-        sys.stdout.flush()
-        with refusing_bad_input():
-            process = jobs.start(job.folder, job.command)
-        if code := jobs.wait(process):
-            print(f"stopped at {job.folder.relative_to(plan.out)}. To go on: the same command again", file=sys.stderr)
-            return code
-        write_results(plan)
-    write_results(plan)
-    draw(plan, plan.out / "results.png")
+    if code := make(plan):
+        return code
+    plan.write()
+    picture = draw(plan)
     print((plan.out / "results.md").read_text())
-    print(plan.out / "results.png")
+    print(picture)
     return 0
 
 
