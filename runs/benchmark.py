@@ -13,6 +13,7 @@ from typing import Any
 
 from runs.commands import need_writable, refusing_bad_input, run_command
 from runs.config import Device, Precision
+from runs.folders import whole_rows
 
 # The work of both sides: NatureCNN, 32 samples an update, one update per 4 steps, the Adam optimizer.
 BATCH_SIZE, STEPS_PER_UPDATE, TARGET_UPDATE_STEPS = 32, 4, 1_000
@@ -132,8 +133,6 @@ def whole_loop(args: BenchmarkArgs, held_steps: int = WARM_UP_STEPS // 2) -> Res
 
     Learning starts with `held_steps` in the replay, and is measured after half the warm-up more.
     """
-    import csv
-
     from runs.dqn_run import new_run
     from runs.train_dqn import train
 
@@ -165,7 +164,7 @@ def whole_loop(args: BenchmarkArgs, held_steps: int = WARM_UP_STEPS // 2) -> Res
         with run.display:
             train(run)
         whole, steps = spent.pop("whole") + time.perf_counter(), spent.pop("steps") + run.steps
-        rows = list(csv.DictReader((Path(folder) / "run" / "metrics.csv").open()))
+        rows = whole_rows(Path(folder) / "run" / "metrics.csv")
     last = rows[-1]
     first = next(row for row in rows if int(row["steps"]) >= int(last["steps"]) - steps)
     updates = int(last["updates"]) - int(first["updates"])

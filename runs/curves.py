@@ -1,12 +1,12 @@
 """Draw the learning curves of runs: `python -m runs.curves RUN_FOLDER… --out FILE.png`."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 from runs.commands import need_writable, refusing_bad_input, run_command
+from runs.folders import whole_rows
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,9 @@ def read_curve(folder: Path, over: str, metric: str) -> tuple[list[float], list[
     Raises:
         ValueError: there is no run, or it does not tell them.
     """
-    try:
-        with (folder / "metrics.csv").open() as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise ValueError(f"'{folder}' has no metrics.csv: give the folder of a run") from error
+    if not (folder / "metrics.csv").exists():
+        raise ValueError(f"'{folder}' has no metrics.csv: give the folder of a run")
+    rows = whole_rows(folder / "metrics.csv")
     told = [name for name in (rows[0] if rows else {}) if any(row[name] for row in rows)]
     if missing := [name for name in (over, metric) if name not in told]:
         raise ValueError(f"'{folder}' tells no {missing[0]}; it tells {', '.join(told) or 'nothing yet'}")

@@ -1,5 +1,6 @@
 """A run's folder: made once, held by one process at a time."""
 
+import csv
 import fcntl
 import json
 import os
@@ -51,6 +52,12 @@ class RunFolder:
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()
+
+
+def whole_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file, none where there is no file; a last one without its end of line is left out."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return list(csv.DictReader(line for line in lines if line.endswith("\n")))
 
 
 def was_evaluated(path: Path) -> bool:

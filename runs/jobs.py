@@ -6,14 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from runs.folders import in_use, was_evaluated
 
 
-def start(folder: Path, command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+def start(folder: Path, command: tuple[str, ...], output: IO[str] | None = None) -> "subprocess.Popen[bytes]":
     """Start a training command, module first, whose run lies in `folder`; go on with it where it has a checkpoint.
 
-    What interrupts this process does not reach it by itself: `wait` hands that on, once.
+    What it says goes to `output`, if not where this process says its own. What interrupts this process does not reach
+    it by itself: `wait` hands that on, once.
 
     Raises:
         ValueError: the run is alive.
@@ -26,7 +28,8 @@ def start(folder: Path, command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
         command = (command[0], "--resume", str(folder))
     elif folder.exists() and command[0] != "runs.record_frames":
         shutil.rmtree(folder)  # stopped before its first checkpoint
-    return subprocess.Popen([sys.executable, "-m", *command], start_new_session=True)
+    process = [sys.executable, "-m", *command]
+    return subprocess.Popen(process, start_new_session=True, stdout=output, stderr=output)
 
 
 def wait(process: "subprocess.Popen[bytes]") -> int:

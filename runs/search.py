@@ -17,7 +17,7 @@ from agents.config import DQNConfig
 from runs import jobs
 from runs.commands import DIVERGED, INTERRUPTED, refusing_bad_input
 from runs.config import TrainConfig
-from runs.folders import RunFolder
+from runs.folders import RunFolder, whole_rows
 from runs.perception_config import PerceptionConfig
 from runs.presets import PRESETS
 
@@ -257,11 +257,8 @@ class Search:
 
     def scores(self, folder: Path) -> list[tuple[int, float]]:
         """Return the evaluations that a run has written so far, by its count."""
-        if not (folder / "metrics.csv").exists():
-            return []
-        lines = (folder / "metrics.csv").read_text().splitlines(keepends=True)
         found = {}
-        for row in csv.DictReader(line for line in lines if line.endswith("\n")):
+        for row in whole_rows(folder / "metrics.csv"):
             told = next((row[name] for name in self.metrics if row.get(name)), None)
             if told is not None and math.isfinite(float(told)):
                 found[int(row[self.count])] = float(told)

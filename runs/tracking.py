@@ -19,6 +19,7 @@ from perception.diagnostics import Layer
 from runs import machine
 from runs.checkpoints import replace_text, sync
 from runs.config import SB3Config, Tracking, TrainConfig, to_json
+from runs.folders import whole_rows
 from runs.perception_config import PerceptionConfig
 
 # Losing the tracker must not lose the run, or hold it up: W&B's own waits are minutes.
@@ -280,9 +281,7 @@ def _csv_line(values: Any) -> str:
 
 def _cut_back(path: Path, metrics: list[str], count: int) -> None:
     """Drop the rows that were written after the checkpoint, and a last line that a kill cut short."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    rows = csv.DictReader(line for line in lines if line.endswith("\n"))
-    kept = [row for row in rows if _count_of(row) <= count]
+    kept = [row for row in whole_rows(path) if _count_of(row) <= count]
     replace_text(path, _csv_line(metrics) + "".join(_csv_line(row.get(name, "") for name in metrics) for row in kept))
 
 

@@ -99,6 +99,11 @@ class Cell:
     target: str
     seed: int
 
+    @property
+    def name(self) -> str:
+        """Its backbone in words."""
+        return self.source if self.source in (NONE, RANDOM) else f"{self.source}, {self.variant}"
+
     def read(self, folder: Path) -> Curve:
         """Return what the run in a folder came to: of a DQN the scores on its way too, of perception the test's."""
         if self.target == "dqn":
@@ -128,6 +133,8 @@ class Plan:
             raise ValueError(f"--at-once {args.at_once} must be 1 to {most}: each run needs a core that can be its own")
         self._sizes = {name: getattr(args, name) for name in ("game", "updates", "dqn_steps", "record_steps")}
         self._sizes_file, self._results_file = self.out / "sizes.json", self.out / "results.csv"
+        self.log_file = self.out / "log.txt"
+        """What runs that are side by side say."""
         record = ("runs.record_frames", "--games", args.game, "--steps", str(args.record_steps))
         self.data = Job(self.out / "data", (*record, "--out", str(self.out / "data")), 0.1)
         self.cells: dict[Cell, Job] = {}
@@ -157,11 +164,11 @@ class Plan:
                     self.results.setdefault(cell, []).append((int(row["steps"]), float(row["value"])))
         self.gather()
 
-    def gather(self) -> None:
-        """Take in the results of the runs that have come to their end."""
-        for cell, job in self.cells.items():
-            if cell not in self.results and job.is_done():
-                self.results[cell] = cell.read(job.folder)
+    def gather(self) -> list[Cell]:
+        """Take in the results of the runs that have come to their end; return which are new."""
+        new = [cell for cell, job in self.cells.items() if cell not in self.results and job.is_done()]
+        self.results |= {cell: cell.read(self.cells[cell].folder) for cell in new}
+        return new
 
     def open(self) -> None:
         """Take the folder, and write of what game and how large the runs are to `sizes.json`.
@@ -222,9 +229,8 @@ class Plan:
         """Return the results that there are by backbone and target, in the order that the sources were given in."""
         rows: dict[str, dict[str, list[Curve]]] = {}
         for cell in self.cells:
-            name = cell.source if cell.source in (NONE, RANDOM) else f"{cell.source}, {cell.variant}"
             if cell in self.results:
-                rows.setdefault(name, {}).setdefault(cell.target, []).append(self.results[cell])
+                rows.setdefault(cell.name, {}).setdefault(cell.target, []).append(self.results[cell])
         return rows
 
     def _from_nothing(self, what: str, seed: int) -> Job:
@@ -328,6 +334,7 @@ def make(plan: Plan) -> int:
     at_once = plan.args.at_once
     free = [sorted(os.sched_getaffinity(0))[lane::at_once] for lane in range(at_once)] if at_once > 1 else [[]]
     busy: dict[Job, tuple[list[int], subprocess.Popen[bytes]]] = {}
+    log = plan.log_file.open("a") if at_once > 1 else None
     try:
         while left := plan.left():
             ready = [job for job in left if job not in busy and all(need.is_done() for need in job.needs)]
@@ -335,7 +342,7 @@ def make(plan: Plan) -> int:
                 print(f"[{len(left)} left, {plan.seconds_left() / 3600:.1f} hours] {job.folder.relative_to(plan.out)}")
                 sys.stdout.flush()
                 with refusing_bad_input():
-                    process = jobs.start(job.folder, job.command)
+                    process = jobs.start(job.folder, job.command, log)
                 cores = free.pop()
                 busy[job] = cores, process
                 if cores:
@@ -346,9 +353,11 @@ def make(plan: Plan) -> int:
                 cores, process = busy.pop(job)
                 free.append(cores)
                 if process.returncode:
-                    print(f"{job.folder.relative_to(plan.out)} ended: the same command goes on", file=sys.stderr)
+                    said = f"; what it said stands in '{plan.log_file}'" if log else ""
+                    print(f"{job.folder.relative_to(plan.out)} ended: the same command goes on{said}", file=sys.stderr)
                     return process.returncode
-            plan.gather()
+            for cell in plan.gather():
+                print(f"{cell.name}: {TARGETS[cell.target]} {plan.results[cell][-1][1]:.3f} (seed {cell.seed})")
             plan.write()
     except KeyboardInterrupt:
         print("stopped: the same command goes on", file=sys.stderr)
@@ -358,6 +367,8 @@ def make(plan: Plan) -> int:
             process.send_signal(signal.SIGINT)
         for _, process in busy.values():
             jobs.wait(process)
+        if log:
+            log.close()
     return 0
 
 

@@ -86,7 +86,8 @@ def test_a_small_table(tmp_path: Path) -> None:
     command = "runs.transfer breakout --from none,contrast --to probe --seeds 1 --updates 4 --record-steps 1600".split()
     assert "4 runs, 4 of them left" in run(*command, "--out", str(tmp_path), "--plan")
     printed = run(*command, "--out", str(tmp_path), "--at-once", str(min(2, usable_cores())))
-    assert "| contrast, frozen | 0." in printed and (tmp_path / "results.png").stat().st_size > 5_000
+    assert "none: F1 of a linear probe 0." in printed and "| contrast, frozen | 0." in printed
+    assert (tmp_path / "results.png").stat().st_size > 5_000
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert [(row["source"], row["variant"]) for row in rows] == [("none", "whole"), ("contrast", "frozen")]
     for row, name in zip(rows, ("probe-none-whole-0", "probe-contrast-frozen-0"), strict=True):
