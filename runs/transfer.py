@@ -19,7 +19,6 @@ from runs import jobs
 from runs.commands import INTERRUPTED, refusing_bad_input, run_command
 from runs.curves import read_curve
 from runs.folders import RunFolder
-from runs.machine import usable_cores
 from runs.perception_config import HEADS
 
 TARGETS = {"probe": "F1 of a linear probe", "segmentation": "mIoU", "dqn": "score"}
@@ -118,6 +117,8 @@ class Plan:
 
     def __init__(self, args: TransferArgs) -> None:
         """Raise ValueError for a source or a target that there is not."""
+        from runs.machine import usable_cores
+
         self.args, self.out = args, (args.out or Path("runs/out") / f"transfer-{args.game}").absolute()
         sources, targets = (dict.fromkeys(names.split(",")) for names in (args.sources, args.targets))
         heads = [f"{task}:{head}" for task, kinds in HEADS.items() for head in kinds]

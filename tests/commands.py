@@ -24,11 +24,17 @@ def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 
+STARTED: "list[subprocess.Popen[str]]" = []
+
+
 def start(*args: str) -> "subprocess.Popen[str]":
+    """Start `python -m ARGS`, which is ended with the test, and return it."""
     command = [sys.executable, "-m", *args]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+    STARTED.append(process)
+    return process
 
 
 WARM = multiprocessing.get_context("forkserver")

@@ -85,19 +85,21 @@ def test_a_learning_rate_times_1000_is_named(tmp_path: Any, capsys: pytest.Captu
 
 
 def test_the_compiled_networks_layers_are_seen() -> None:
-    config = DQNConfig(replay_capacity_steps=1000, learning_starts_steps=10)
+    config = DQNConfig(replay_capacity_steps=1000, learning_starts_steps=10, gradient_clip_norm=0.01)
     agent = DQN(config, 3, precision="bf16")
     plain = DQN(config, 3, precision="float32")
     plain.load_weights(agent.weights())
     learn = Batch(
         torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8),
         torch.randint(0, 3, (8,)),
-        torch.full((8,), 20.0),  # so that the gradient is clipped
+        torch.full((8,), 20.0),
         torch.zeros(8),
         torch.zeros(8, 4, 84, 84, dtype=torch.uint8),
     )
     for each in (agent, plain):
-        each.learn(each.prepare(learn))
+        norm = float(each.learn(each.prepare(learn))["gradient_norm"])
+        assert norm > 10 * config.gradient_clip_norm  # so that it is clipped
+        assert norm == pytest.approx(sum(part**2 for part in each.gradient_norms().values()) ** 0.5, rel=1e-3)
     frames = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8)
     layers = layers_of(agent, frames)
     assert {"backbone.conv1", "backbone.conv3", "head.advantage_hidden", "head.advantage"} <= layers.keys()

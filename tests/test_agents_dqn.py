@@ -81,6 +81,30 @@ def test_one_update_is_what_plain_autograd_and_adam_do() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_a_gradient_is_clipped(optimizer: str) -> None:
+    """An epsilon of 1 makes the step follow the gradient's size, which Adam and RMSprop otherwise divide out."""
+    config = dataclasses.replace(
+        CONFIG, optimizer=optimizer, optimizer_epsilon=1.0, learning_rate=0.5, gradient_clip_norm=0.01
+    )
+    agent, twin, given = make(config), make(config), batch()
+    kind = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[optimizer]
+    more = {"alpha": 0.95, "centered": True} if optimizer == "rmsprop" else {}
+    theirs = kind(twin.online.parameters(), lr=0.5, eps=1.0, **more)  # type: ignore[arg-type]
+    for _ in range(3):
+        before = [weight.detach().clone() for weight in twin.online.parameters()]
+        learned = agent.learn(agent.prepare(given))
+        q_tm1 = twin.online(given.frames_tm1)
+        goal = given.r_t + given.discount_t * twin.target(given.frames_t).detach().amax(1)
+        theirs.zero_grad()
+        torch.nn.functional.smooth_l1_loss(q_tm1[torch.arange(8), given.a_tm1], goal).backward()
+        norm = torch.nn.utils.clip_grad_norm_(twin.online.parameters(), 0.01)
+        theirs.step()
+        assert float(learned["gradient_norm"]) == pytest.approx(float(norm), rel=1e-3) and norm > 0.1
+        for ours, its, was in zip(agent.online.parameters(), twin.online.parameters(), before, strict=True):
+            torch.testing.assert_close(ours - was, its - was, rtol=1e-2, atol=1e-7)
+
+
 def test_rmsprop_steps_as_the_papers_does() -> None:
     """The paper's epsilon stands inside the root, torch's outside: that changes a step by a factor of at most √2."""
     config = dataclasses.replace(PRESETS["nature"][1].agent, replay_capacity_steps=100, learning_starts_steps=10)

@@ -19,9 +19,16 @@ from agents.replay import Batch
 from agents.updates import LEARNED
 from perception.backbones import ImpalaCNN, NatureCNN
 
+CPUINFO = Path("/proc/cpuinfo")
 needs_library = pytest.mark.skipif(
-    native.library() is None, reason="the processor has no bf16 instructions, or there is no C++ compiler"
+    not (CPUINFO.exists() and "avx512_bf16" in CPUINFO.read_text() and shutil.which("c++")),
+    reason="the processor has no bf16 instructions, or there is no C++ compiler",
 )
+
+
+@needs_library
+def test_it_compiles() -> None:
+    assert native.library() is not None
 
 
 def stacks(count: int, seed: int = 0) -> Tensor:

@@ -148,19 +148,27 @@ def test_games_that_hide_their_last_frames_are_refused() -> None:
 
 
 def test_a_lost_life_cuts_the_learners_return_alone() -> None:
-    envs = SideBySide(vector_env(EnvConfig("breakout"), 2), seed=0, cut_at_lost_life=True, clip_rewards=True)
-    rng, cuts, scores, total = np.random.default_rng(0), 0, [], np.zeros(2)
+    game = EnvConfig("ms_pacman")  # whose points come in tens
+    envs = SideBySide(vector_env(game, 2), seed=0, cut_at_lost_life=True, clip_rewards=True)
+    plain = SideBySide(vector_env(game, 2), seed=0)
+    rng, cuts, ends, clipped, total = np.random.default_rng(0), 0, 0, np.zeros(2), np.zeros(2)
     envs.reset()
-    while len(scores) < 2:
-        _, rewards, ended, infos = envs.step(rng.integers(4, size=2))
-        assert set(np.unique(rewards)) <= {-1.0, 0.0, 1.0}
-        total += rewards
+    plain.reset()
+    while ends < 2:
+        actions = rng.integers(9, size=2)
+        _, rewards, ended, infos = envs.step(actions)
+        _, points, over, _ = plain.step(actions)
+        assert set(np.unique(rewards)) <= {0.0, 1.0}
+        clipped += rewards
+        total += points
         for env in np.flatnonzero(ended):
             assert infos[env]["terminal_observation"].shape == (4, 84, 84)
-            cuts += "episode" not in infos[env]
-            if "episode" in infos[env]:
-                scores.append(infos[env]["episode"]["r"])
-                assert scores[-1] >= total[env]
-                total[env] = 0
-    assert cuts >= 2 * 4  # five lives a game, the last of which ends it
+            assert over[env] == ("episode" in infos[env])
+            cuts += not over[env]
+            if over[env]:
+                ends += 1
+                assert infos[env]["episode"]["r"] == total[env] >= 10 * clipped[env] > 0
+                clipped[env] = total[env] = 0
+    assert cuts >= 2 * 2  # three lives a game, the last of which ends it
     envs.close()
+    plain.close()

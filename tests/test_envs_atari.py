@@ -199,6 +199,9 @@ def test_modes_and_difficulties() -> None:
     assert not np.array_equal(plain.frames[0, -1], other.frames[0, -1])
     with pytest.raises(ValueError, match="mode or difficulty"):
         make_games(EnvConfig("freeway", mode=99), 1, seed=0)
+    # FIRE was pressed, so that the ball flies, and is lost where nobody moves.
+    breakout = make_games(EnvConfig("breakout", mode=4), 1, seed=0)
+    assert any(breakout.step(np.array([0])).life_lost.any() for _ in range(300))
 
 
 def test_full_action_space() -> None:

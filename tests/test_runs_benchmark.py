@@ -19,6 +19,7 @@ def test_the_loop_is_measured_after_its_warm_up_and_its_parts_add_up() -> None:
     assert sum(ms for name, ms in parts.items() if "own thread" not in name) == pytest.approx(
         1e3 / result["steps_per_second"], rel=0.1
     )
+    assert all(ms > 0 for ms in parts.values()), parts
     assert parts["learn (its own thread)"] > 0.1 and 0.2 < result["memory_gb"] < 5
 
 

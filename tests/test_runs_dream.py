@@ -1,6 +1,5 @@
 """Looking into networks: what their heads are asked, the sheets, the map of states, and what is refused."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,14 +32,6 @@ from runs.state_map import StateMapArgs, border, lay_out, typical
 
 TASKS = [*get_args(PerceptionConfig.__annotations__["task"].__origin__), "digits"]
 QUICK = Ascent(updates=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_core() -> Iterator[None]:
-    """Commands that run within the test take as many threads as there are cores."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runs.machine.usable_cores", lambda: 1)
-        yield
 
 
 @pytest.fixture(scope="module")

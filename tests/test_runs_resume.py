@@ -13,6 +13,7 @@ import torch
 from commands import TINY, metrics, refused, run, start
 
 from agents.dqn import DQN
+from runs import dqn_run
 from runs.checkpoints import CheckpointError, find_checkpoint, load_json, load_tensors
 from runs.commands import DIVERGED
 from runs.config import ResumeArgs
@@ -43,10 +44,19 @@ def assert_same(one: Path, two: Path) -> None:
     for name, tensor in tensors.items():
         assert torch.equal(tensor, others[name]), name
     assert rows == other_rows
+    assert (one / "layers.csv").read_text() == (two / "layers.csv").read_text()
     assert json.loads((one / "evaluation.json").read_text()) == json.loads((two / "evaluation.json").read_text())
     if (one / "best").exists():
         best, other = (load_tensors(run / "best" / "weights.safetensors") for run in (one, two))
         assert all(torch.equal(weight, other[name]) for name, weight in best.items())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbed."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    run("runs.train_dqn", *TINY, "--out", str(out))
+    return out
 
 
 EVALUATED = "--evaluate-every-steps 90 --evaluation-episodes 2 --evaluation-video-steps 10".split()
@@ -77,9 +87,8 @@ def test_killed_at_random_and_resumed(options: list[str], tmp_path: Path) -> Non
     assert_same(whole, killed)
 
 
-def test_killed_while_a_checkpoint_is_written(tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run("runs.train_dqn", *TINY, "--out", str(whole))
+def test_killed_while_a_checkpoint_is_written(whole: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
     process = start("runs.train_dqn", *TINY, "--out", str(killed))
     deaths, folder = 0, killed / "checkpoints"
     for _ in range(30):
@@ -118,9 +127,8 @@ def test_a_signal_saves_says_how_to_go_on_and_goes_on(number: signal.Signals, tm
     assert_same(whole, stopped)
 
 
-def test_a_finished_run_goes_on_to_a_new_end(tmp_path: Path) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run("runs.train_dqn", *TINY, "--out", str(whole))
+def test_a_finished_run_goes_on_to_a_new_end(whole: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
     run("runs.train_dqn", *TINY, "--total-steps", "300", "--out", str(parts))
     run("runs.train_dqn", "--resume", str(parts), "--total-steps", "600")
     (tensors, _), (others, _) = outcome(whole), outcome(parts)
@@ -139,9 +147,8 @@ def test_a_new_end_is_remembered(tmp_path: Path) -> None:
     assert find_checkpoint(out).name == "400", told
 
 
-def test_checkpoints_that_somebody_took_away_are_made_anew(tmp_path: Path) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "run"
-    run("runs.train_dqn", *TINY, "--out", str(whole))
+def test_checkpoints_that_somebody_took_away_are_made_anew(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
     process = start("runs.train_dqn", *TINY, "--out", str(out))
     while not (out / "checkpoints" / "latest").exists():
         assert process.poll() is None
@@ -179,15 +186,24 @@ def test_an_end_that_lies_behind_is_refused(tmp_path: Path) -> None:
     assert "--total-steps" in run("runs.train_dqn", "--resume", str(out), "--total-steps", "120")
 
 
-def test_best_weights_are_there_whenever_a_run_was_killed(tmp_path: Path) -> None:
-    options, out = list(TINY), tmp_path / "run"
-    options[options.index("--evaluate-every-steps") + 1] = "60"
-    run("runs.train_dqn", *options, "--total-steps", "120", "--out", str(out))
+def test_the_best_weights_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also over a resume, and where a run was killed between the two renames that replace them."""
+    out, means = tmp_path / "run", [1.0, 3.0, 2.0]
+    evaluate = dqn_run.evaluate
+    monkeypatch.setattr(dqn_run, "evaluate", lambda *given: evaluate(*given) | {"mean": means.pop(0)})
+    options = [*TINY, "--evaluate-every-steps", "60", "--total-steps", "180", "--out", str(out)]
+    means.append(0.0)  # of the games at the end
+    assert train(options) == 0 and not means
     best = load_json(out / "best" / "config.json")
-    (out / "best").rename(out / ".best-old")  # as between the two renames of its replacement
-    run("runs.train_dqn", "--resume", str(out), "--total-steps", "122")
-    after = load_json(out / "best" / "config.json")
-    assert after["evaluation"]["mean"] >= best["evaluation"]["mean"] and not (out / ".best-old").exists()
+    weights = (out / "best" / "weights.safetensors").read_bytes()
+    assert best["evaluation"]["mean"] == 3.0
+    (out / "best").rename(out / ".best-old")
+    means += [2.5, 0.0]
+    assert train(["--resume", str(out), "--total-steps", "240"]) == 0 and not means
+    assert (out / "best" / "weights.safetensors").read_bytes() == weights and not (out / ".best-old").exists()
+    means += [4.0, 0.0]
+    assert train(["--resume", str(out), "--total-steps", "300"]) == 0
+    assert load_json(out / "best" / "config.json")["evaluation"]["mean"] == 4.0
 
 
 def test_more_steps_are_made_whatever_the_score(tmp_path: Path) -> None:
@@ -228,15 +244,14 @@ def test_a_loss_that_is_no_number_is_seen_at_the_end_at_the_latest(
     assert not (out / "evaluation.json").exists() and not (out / "checkpoints").exists()
 
 
-def test_a_run_killed_before_its_last_evaluation_makes_it(tmp_path: Path) -> None:
+def test_a_run_killed_before_its_last_evaluation_makes_it(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run("runs.train_dqn", *TINY, "--out", str(out))
-    whole = metrics(out)
+    shutil.copytree(whole, out)
     # As it is between the last checkpoint and the evaluation at the end.
     (out / "evaluation.json").unlink()
     lines = (out / "metrics.csv").read_text().splitlines(keepends=True)
     (out / "metrics.csv").write_text("".join(lines[:-1]))
     run("runs.train_dqn", "--resume", str(out))
     again = metrics(out)
-    assert [row["evaluation_score"] for row in again] == [row["evaluation_score"] for row in whole]
+    assert [row["evaluation_score"] for row in again] == [row["evaluation_score"] for row in metrics(whole)]
     assert "is at step 600" in refused("runs.train_dqn", "--resume", str(out))

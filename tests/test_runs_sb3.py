@@ -2,9 +2,12 @@
 
 import csv
 import json
+import pickle
+import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from commands import metrics, refused, run, start
 from safetensors.torch import load_file
 from stable_baselines3 import DQN
 
+from agents.sb3 import weights_of
 from runs import evaluate, watch
 from runs.checkpoints import load_backbone_weights
 from runs.commands import DIVERGED
@@ -87,6 +91,24 @@ def test_a_dqn_that_goes_on_twice_waits_for_a_fresh_replay_alone(
     assert isinstance(model, DQN) and model.learning_starts == 200 + 1_000 // 100
 
 
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("exploded"),)
+
+
+def test_only_resume_opens_what_holds_pickles(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained["ppo"], folder)
+    models = list(folder.glob("checkpoints/*/model.zip"))
+    for model in models:
+        model.write_bytes(pickle.dumps(Bomb()))
+    monkeypatch.chdir(tmp_path)
+    assert models and evaluate.main(EvaluateArgs(folder, episodes=1)) == 0
+    assert not Path("exploded").exists()
+
+
 def test_a_frozen_eye_stays_and_goes_on(trained: dict[str, Path]) -> None:
     before = load_backbone_weights("runs/pretrained/pong", 4)[1]
     name, after = load_backbone_weights(str(trained["ppo"]), 4)
@@ -105,6 +127,11 @@ def test_it_goes_on_by_sb3s_own_means(tmp_path: Path) -> None:
     assert process.returncode == 143 and "--resume" in output, output
     checkpoint = out / "checkpoints" / (out / "checkpoints" / "latest").read_text().strip()
     steps, first = int(checkpoint.name), load_file(checkpoint / "weights.safetensors")
+    resumed = resumed_run(ResumeArgs(out, total_steps=steps + 100))
+    weights = weights_of(resumed.model)
+    assert weights.keys() == first.keys() and all(torch.equal(weights[name], first[name]) for name in first)
+    assert resumed.model.policy.optimizer.state_dict()["state"] and resumed.model.num_timesteps == steps
+    del resumed  # and its lock
     assert main(["--resume", str(out), "--total-steps", str(steps + 100)]) == 0
     later = sorted(int(path.name) for path in (out / "checkpoints").iterdir() if path.name.isdigit())[-1]
     assert later >= steps + 100

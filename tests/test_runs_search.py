@@ -1,17 +1,19 @@
 """Ranges by hand, and a whole search that is stopped, goes on, and looks finer around the best."""
 
 import csv
+import math
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import ROOT, environment, refused, run
 
 from runs.folders import RunFolder
-from runs.search import Parameter, read_parameter
+from runs.search import Parameter, Search, SearchArgs, read_parameter
 
 TINY = (
     "classification --data digits --backbone lenet --total-updates 8 --evaluate-every-updates 4 --log-every-updates 4 "
@@ -74,6 +76,55 @@ def test_a_search_is_stopped_and_goes_on(tmp_path: Path) -> None:
     assert "run " not in run("runs.search", *options).split("┏")[0]  # there is nothing left to do
     assert trials(out) == rows
     assert "search for something else" in refused("runs.search", *options, "--dropout", "0.5")
+
+
+class Told:
+    """A process that has written its evaluations, and comes to its end unless it is stopped."""
+
+    def __init__(self, folder: Path, scores: list[float]) -> None:
+        self.asked, self.returncode = 0, None
+        folder.mkdir(parents=True)
+        lines = [f"{500 * (i + 1)},{score}" for i, score in enumerate(scores)]
+        (folder / "metrics.csv").write_text("\n".join(["updates,f1_weighted", *lines, ""]))
+
+    def poll(self) -> int | None:
+        self.asked += 1
+        if self.asked > 4 and self.returncode is None:
+            self.returncode = 0
+        return self.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.returncode = -number
+
+    def wait(self) -> int | None:
+        return self.returncode
+
+
+def test_what_lags_is_stopped_and_the_best_is_looked_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is nearer to a rate of 1e-3 does better; below the median of three others or more is the end."""
+    out, told, rates, scores = tmp_path / "search", [], [], []
+
+    def start(folder: Path, command: tuple[str, ...]) -> Told:
+        rates.append(float(command[command.index("--learning-rate") + 1]))
+        scores.append(1 - abs(math.log10(rates[-1]) + 3) / 10)
+        told.append(Told(folder, [scores[-1]] * 2))
+        return told[-1]
+
+    monkeypatch.setattr("runs.search.jobs.start", start)
+    monkeypatch.setattr("runs.search.POLL_SECONDS", 0)
+    search = Search(SearchArgs("classification", trials=10, out=out), ["--data", "digits"])
+    search.run()
+    search.tell()
+    whole: list[int] = []
+    for number, (process, score) in enumerate(zip(told, scores, strict=True)):
+        lags = len(whole) >= 3 and score < np.median([scores[other] for other in whole])
+        assert process.returncode == (-signal.SIGTERM if lags else 0), number
+        if number >= 5:  # an eighth of the range's three decades to either side of the best
+            best = rates[max(whole, key=scores.__getitem__)]
+            assert abs(math.log10(rates[number] / best)) <= 3 / 8 + 1e-9
+        whole += [] if lags else [number]
+    assert 3 < len(whole) < 10
+    assert {row["run"] for row in trials(out) if not row["stopped"]} == set(map(str, whole))
 
 
 def test_wrong_input_gets_a_line(tmp_path: Path) -> None:

@@ -324,8 +324,8 @@ def test_a_viewer_that_does_not_keep_up_is_waited_for(agent: Path) -> None:
     rerun.resume()
     assert "catch (classic)" in process.stdout.readline()
     rerun.suspend()
-    while "waiting: the viewer" not in process.stdout.readline():
-        pass
+    while "waiting: the viewer" not in (line := process.stdout.readline()):
+        assert "catch (classic)" in line, line
     end_by_ctrl_c(process)
     process = start("runs.watch", str(agent), "--viewer", "--web", "--port", "0", "--episodes", "500")
     assert process.stdout is not None
