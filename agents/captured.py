@@ -4,7 +4,9 @@ An update of NatureCNN is some sixty kernels of a few microseconds, and launchin
 long as running them.
 """
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -22,6 +24,8 @@ class CapturedUpdate(EagerUpdate):
     """
 
     _graph: torch.cuda.CUDAGraph | None = None
+    _stream: torch.cuda.Stream | None = None
+    _failed: torch.cuda.CUDAGraph | None = None  # kept, since torch's allocator may still hold its address
     _eager_left: float = WARM_UP_UPDATES
     _inputs: PreparedBatch
     _learned: Tensor
@@ -32,7 +36,8 @@ class CapturedUpdate(EagerUpdate):
             self._capture(prepared)
         if self._graph is None:
             self._eager_left -= 1
-            return super().learn(prepared, shown)
+            with self._beside():
+                return super().learn(prepared, shown)
         for mine, given in zip(self._inputs, prepared, strict=True):
             mine.copy_(given)
         self._graph.replay()
@@ -48,16 +53,28 @@ class CapturedUpdate(EagerUpdate):
         """Capture anew, once the optimizer has other moments or leaves out others."""
         self._graph, self._eager_left = None, max(self._eager_left, WARM_UP_UPDATES)
 
+    @contextlib.contextmanager
+    def _beside(self) -> Iterator[None]:
+        """Work on the stream that is captured later, in its turn: autograd and cuBLAS remember streams."""
+        self._stream, current = self._stream or torch.cuda.Stream(), torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            yield
+        current.wait_stream(self._stream)
+
     def _capture(self, prepared: PreparedBatch) -> None:
         """Record an update of batches like `prepared`, without making it. Meanwhile other threads may use the GPU."""
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         self._inputs = PreparedBatch(*(tensor.clone() for tensor in prepared))
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._learned = super().learn(self._inputs)
         except RuntimeError as error:
             torch.cuda.set_stream(stream)  # which a capture that breaks off leaves
-            self._eager_left = float("inf")
-            warnings.warn(f"updates go kernel by kernel, since capturing one failed: {error}", stacklevel=2)
+            self._eager_left, self._failed = float("inf"), graph
+            cause: BaseException = error  # ending the capture fails too, and hides it
+            while cause.__context__ is not None:
+                cause = cause.__context__
+            warnings.warn(f"updates go kernel by kernel, since capturing one failed: {cause}", stacklevel=2)
         else:
             self._graph = graph

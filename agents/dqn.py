@@ -20,7 +20,7 @@ from agents.auxiliary import AUXILIARY_LEARNED, Auxiliary
 from agents.captured import CapturedUpdate
 from agents.config import DQNConfig
 from agents.networks import QNetwork
-from agents.replay import Batch, restore_generator
+from agents.replay import Batch, on_device, restore_generator
 from agents.schedules import linear
 from agents.updates import LEARNED, EagerUpdate, PreparedBatch
 from perception.backbones import BACKBONES, Backbone
@@ -58,9 +58,10 @@ class DQN:
             compiled = compiled and auxiliary is None and native.fits(backbone, frame_shape)
             captured = self.device.type == "cuda" and auxiliary is None
             network = native.NativeQNetwork if compiled else QNetwork
-            self.online = network(backbone, frame_shape, num_actions, config.dueling).to(self.device)
+            self.online = network(backbone, frame_shape, num_actions, config.dueling)
             if config.initialization == "orthogonal":
                 self.online.initialize_orthogonally()
+        self.online.to(self.device)
         if not compiled:
             self.online.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.target = copy.deepcopy(self.online).cast(self.dtype).requires_grad_(False)
@@ -82,7 +83,8 @@ class DQN:
     @torch.inference_mode()
     def q_values(self, frames: NDArray[np.uint8] | Tensor) -> Tensor:
         """Return action values (B, A) float32 of stacks (B, C, H, W)."""
-        return self._update.network(torch.as_tensor(frames, device=self.device))
+        seen = frames if isinstance(frames, Tensor) else on_device(frames, self.device)
+        return self._update.network(seen.to(self.device))
 
     draws = False
 

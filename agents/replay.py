@@ -22,6 +22,12 @@ def restore_generator(generator: torch.Generator, state: Tensor) -> None:
         generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
 
 
+def on_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Return an array as a tensor there, without waiting for what a GPU has to do before."""
+    tensor, pinned = torch.from_numpy(np.ascontiguousarray(array)), device.type == "cuda"
+    return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)
+
+
 class Batch(NamedTuple):
     """Transitions for Q-learning; `frames` are stacks, oldest first."""
 
@@ -94,11 +100,6 @@ class FrameReplay:
             return torch.from_numpy(np.zeros(shape, dtype))
         return torch.zeros(shape, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype, device=self.device)
 
-    def _on_device(self, array: NDArray[Any]) -> Tensor:
-        """Return it where the rows live, without waiting for what a GPU has to do before."""
-        tensor, pinned = torch.from_numpy(np.ascontiguousarray(array)), self.device.type == "cuda"
-        return (tensor.pin_memory() if pinned else tensor).to(self.device, non_blocking=pinned)
-
     @staticmethod
     def bytes_needed(capacity_steps: int, frame_shape: tuple[int, int]) -> int:
         """Return the bytes a full replay takes: the frame, action, reward, ending and age of each step."""
@@ -147,7 +148,7 @@ class FrameReplay:
         endings: NDArray[np.uint8],
         ages: NDArray[np.uint8],
     ) -> None:
-        at = self._on_device(envs), self._on_device(self._written[envs] % self.rows)
+        at = on_device(envs, self.device), on_device(self._written[envs] % self.rows, self.device)
         values = (
             (self._frames, frames),
             (self._actions, actions.astype(np.uint8)),
@@ -156,7 +157,7 @@ class FrameReplay:
             (self._ages, ages),
         )
         for column, value in values:
-            column[at] = self._on_device(value)
+            column[at] = on_device(value, self.device)
         self._written[envs] += 1
 
     def can_sample(self) -> bool:
@@ -177,8 +178,8 @@ class FrameReplay:
         A draw that meets a row that holds only an episode's last frame is drawn again, up to seven times; after an
         eighth such draw the step beside it is taken.
         """
-        first = self._on_device(self._first_start())
-        span = self._on_device(self._last_start() - self._first_start())
+        first = on_device(self._first_start(), self.device)
+        span = on_device(self._last_start() - self._first_start(), self.device)
         draws = torch.rand(8, batch_size, generator=self._generator, device=self.device, dtype=torch.float64)
         place = draws * span.sum()
         upto = span.cumsum(0)
@@ -195,26 +196,20 @@ class FrameReplay:
 
         Rows are counted from each ring's first ever.
         """
-        r_t = torch.zeros(len(env), device=self.device)
-        discount_t = torch.ones_like(r_t)
-        running = torch.ones(len(env), dtype=torch.bool, device=self.device)
-        length = torch.zeros_like(count)
-        for k in range(self.n_steps):
-            row = (count + k) % self.rows
-            reward, ending = self._rewards[env, row], self._endings[env, row]
-            if self.clip_rewards:
-                reward = reward.sign()
-            r_t += self._powers[k] * reward * running
-            length += running
-            discount_t *= ~(running & (ending == CUT))
-            running = running & (ending == GOES_ON)
+        rows = (count[:, None] + torch.arange(self.n_steps, device=self.device)) % self.rows
+        rewards, endings = self._rewards[env[:, None], rows], self._endings[env[:, None], rows]
+        if self.clip_rewards:
+            rewards = rewards.sign()
+        goes_on = (endings == GOES_ON).long().cumprod(dim=1)
+        running = torch.cat([torch.ones_like(goes_on[:, :1]), goes_on[:, :-1]], dim=1)  # whether a step is made at all
+        length, cut = running.sum(dim=1), ((endings == CUT) & (running == 1)).any(dim=1)
         return Batch(
             frames_tm1=self._stacks(env, count),
-            a_tm1=self._actions[env, count % self.rows].long(),
-            r_t=r_t,
-            discount_t=discount_t * self._powers[length],
+            a_tm1=self._actions[env, rows[:, 0]].long(),
+            r_t=(rewards * running * self._powers[:-1]).sum(dim=1),
+            discount_t=self._powers[length].masked_fill(cut, 0.0),
             # After a cut nothing is read of what follows; the window's own row keeps the indices inside the ring.
-            frames_t=self._stacks(env, torch.where(discount_t > 0, count + length, count)),
+            frames_t=self._stacks(env, torch.where(cut, count, count + length)),
         )
 
     def outcomes(self, count: int, horizon_steps: int) -> tuple[Tensor, Tensor] | None:

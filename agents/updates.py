@@ -97,7 +97,7 @@ class EagerUpdate:
                 self._excess = excess = (norm / self._clip_norm).clamp(min=1.0)
                 if isinstance(self._optimizer, torch.optim.Adam):
                     # Fused Adam divides by `grad_scale` in the pass that it makes anyway.
-                    self._optimizer.grad_scale, self._optimizer.found_inf = excess, torch.zeros_like(excess)  # type: ignore[attr-defined]
+                    self._optimizer.grad_scale = excess  # type: ignore[attr-defined]
                 else:
                     torch._foreach_div_(self._learnt(), excess)
             self._optimizer.step()

@@ -107,8 +107,8 @@ def learner_only(args: BenchmarkArgs) -> Result:
     from agents.replay import FrameReplay
     from runs import machine
 
-    machine.settle_thread(machine.choose_threads(0))
     device = machine.choose_device(args.device)
+    machine.settle_thread(machine.choose_threads(0, device))
     config = _train_config(args).agent
     agent = DQN(config, 6, device=device, precision=machine.choose_precision(args.precision, device))
     replay = FrameReplay(4_096, 8, device=device)
@@ -131,7 +131,8 @@ def learner_only(args: BenchmarkArgs) -> Result:
 def whole_loop(args: BenchmarkArgs, held_steps: int = WARM_UP_STEPS // 2) -> Result:
     """Our training loop as it runs for everybody; the numbers are those that its own `metrics.csv` tells.
 
-    Learning starts with `held_steps` in the replay, and is measured after half the warm-up more.
+    Learning starts with `held_steps` in the replay, and is measured after the warm-up more: a row that looks at the
+    layers, which takes long the first time, was written by then.
     """
     from runs.dqn_run import new_run
     from runs.train_dqn import train
@@ -143,7 +144,7 @@ def whole_loop(args: BenchmarkArgs, held_steps: int = WARM_UP_STEPS // 2) -> Res
         learning_starts_steps=held_steps,
         replay_capacity_steps=max(config.agent.replay_capacity_steps, held_steps),
     )
-    start = held_steps + WARM_UP_STEPS // 2
+    start = held_steps + WARM_UP_STEPS
     with tempfile.TemporaryDirectory() as folder:
         run = new_run(replace(config, agent=agent, total_steps=start + args.steps, out=Path(folder) / "run"))
         log = run.log
@@ -318,9 +319,8 @@ def main(args: BenchmarkArgs) -> int:
     flop_per_second = statistics.median(product["flop_per_second"] for product in products)
     best = bound(flop_per_second, medians["environment"])
     console = Console(width=110)
-    table = Table(
-        title=f"{args.game}, steps/s, median of {args.rounds}: {hardware['processor']}, {hardware['cores']} cores"
-    )
+    chips = [hardware[chip] for chip in ("gpu", "processor") if chip in hardware]
+    table = Table(title=f"{args.game}, steps/s, median of {args.rounds}: {', '.join(chips)}, {hardware['cores']} cores")
     for column in ("what", "steps/s", "ratio to SB3", "share of the bound", "work measured"):
         table.add_column(column)
     titles = {

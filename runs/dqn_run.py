@@ -349,7 +349,7 @@ def new_run(config: TrainConfig) -> DQNRun:
         auxiliary=replace(config.auxiliary, data=recording and str(Path(recording).absolute())),
         backbone_source=None if weights is None else config.agent.backbone,
         precision=machine.choose_precision(config.precision, config.device),
-        num_threads=machine.choose_threads(config.num_threads),
+        num_threads=machine.choose_threads(config.num_threads, config.device),
     )
     run = DQNRun(config, new_wandb_id())
     if weights is not None:

@@ -129,7 +129,7 @@ class Run(Generic[Config]):
         """Open the tracker, and say in `words` what learns what, and where the run lives."""
         state = f"resumed at {self.unit} {self.done:,}" if self._resumed else "new"
         self.display.say(f"{words}, {state}: {self.folder}")
-        machine.spare_the_collector()
+        machine.settle_process()
         resumed_at = self.done if self._resumed else None
         self._tracker = Tracker(self.folder, self.metrics, self.config, self._wandb_id, resumed_at, self.display.say)
         self.display.begin(self.done)

@@ -13,7 +13,7 @@ def test_bound_against_a_hand_worked_sum() -> None:
 
 
 def test_the_loop_is_measured_after_its_warm_up_and_its_parts_add_up() -> None:
-    result = measured_alone(whole_loop, BenchmarkArgs(steps=1_000, num_envs=8), 1_000)
+    result = measured_alone(whole_loop, BenchmarkArgs(steps=1_000, num_envs=8, device="cpu"), 1_000)
     assert result["work"] == "1000 steps, 250 updates of 32"
     parts = result["ms_per_step"]
     assert sum(ms for name, ms in parts.items() if "own thread" not in name) == pytest.approx(
@@ -24,7 +24,7 @@ def test_the_loop_is_measured_after_its_warm_up_and_its_parts_add_up() -> None:
 
 
 def test_the_matrix_product_is_within_what_processors_do() -> None:
-    assert 1e9 < measured_alone(matrix_product, BenchmarkArgs())["flop_per_second"] < 1e14
+    assert 1e9 < measured_alone(matrix_product, BenchmarkArgs(device="cpu"))["flop_per_second"] < 1e14
 
 
 def test_sb3s_replay_takes_two_stacks_a_step() -> None:

@@ -24,8 +24,8 @@ from runs.train_dqn import main as train
 # What a run may be slower or faster at, but not different in.
 CLOCKS = {"seconds", "steps_per_second", "updates_per_second", "memory_gb"}
 ATARI = (
-    "pong --total-steps 700 --learning-starts-steps 200 --replay-capacity-steps 512 --num-envs 2 --n-steps 3 "
-    "--batch-size 8 --target-update-steps 100 --checkpoint-every-steps 90 --evaluate-every-steps 0 "
+    "pong --device cpu --total-steps 700 --learning-starts-steps 200 --replay-capacity-steps 512 --num-envs 2 "
+    "--n-steps 3 --batch-size 8 --target-update-steps 100 --checkpoint-every-steps 90 --evaluate-every-steps 0 "
     "--evaluation-video-steps 0 --final-evaluation-episodes 1 --log-every-steps 50 --tracking none --double "
     "--protocol v5 --stop-at-score None"
 ).split()
