@@ -134,6 +134,12 @@ def test_every_backbone_goes_everywhere(
             torch.testing.assert_close(weight.sum(dim=1), after[name].sum(dim=1))
 
 
+@pytest.mark.parametrize("task", ["segmentation", "captioning", "autoencoding", "contrast", "gan"])
+def test_a_sound_task_passes_its_check(recorded: Path, task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_perception.main([task, "--data", str(recorded), "--check"]) == 0
+    assert ("gradients" in capsys.readouterr().out) == (task != "gan")
+
+
 @pytest.mark.parametrize("task", ["classification", "segmentation", "gan"])
 def test_killed_and_resumed_it_ends_as_if_it_never_was(recorded: Path, tmp_path: Path, task: str) -> None:
     options = [*SHORT, "--no-baselines", "--num-threads", "1", "--data", str(recorded)]
