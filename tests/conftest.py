@@ -1,7 +1,4 @@
-"""One thread: OpenMP threads that wait beside another busy process make small machines crawl. No process is left.
-
-With `--dist loadgroup` the tests that share what a file has made once go to one worker, so that it is made once.
-"""
+"""One thread: OpenMP threads that wait beside another busy process make small machines crawl. No process is left."""
 
 import os
 import signal
@@ -36,12 +33,3 @@ def nothing_is_left() -> Iterator[None]:
         signal.signal(number, handler)
     torch.set_num_threads(1)
     torch.set_flush_denormal(False)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        assert isinstance(item, pytest.Function)
-        fixtures = item._fixtureinfo.name2fixturedefs.values()
-        if any(fixture.scope == "module" for found in fixtures for fixture in found):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
