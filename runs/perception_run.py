@@ -370,8 +370,7 @@ def resumed_run(args: PerceptionResumeArgs) -> PerceptionRun:
     """
     config, wandb_id, checkpoint = resumed(args, load_config)
     told = args.resume / "test.json"
-    tested = load_json(told)["updates"] if told.exists() else 0
-    ended = tested >= int(checkpoint.name)
+    ended = told.exists() and load_json(told)["updates"] >= int(checkpoint.name)
     refuse_finished(checkpoint, "update", args.total_updates, config.total_updates, ended)
     config = replace(config, total_updates=args.total_updates or config.total_updates)
     return PerceptionRun(config, wandb_id, checkpoint)

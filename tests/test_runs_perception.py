@@ -165,6 +165,18 @@ def test_killed_and_resumed_it_ends_as_if_it_never_was(recorded: Path, tmp_path:
     assert "is at update 24" in refused("runs.train_perception", "--resume", str(cut))
 
 
+def test_a_run_that_is_stopped_before_its_first_update_goes_on(tmp_path: Path) -> None:
+    tracked = TrackingConfig(tracking="none")
+    begun = new_run(
+        PerceptionConfig("classification", "digits", backbone="lenet", tracked=tracked, out=tmp_path / "run")
+    )
+    begun.begin()
+    assert begun.save() is not None
+    begun.close()
+    del begun  # and its lock
+    assert train_perception.main(["--resume", str(tmp_path / "run"), "--total-updates", "4"]) == 0
+
+
 def test_a_signal_saves_and_says_how_to_go_on(recorded: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = [*SHORT, "--data", str(recorded), "--out", str(out)]
