@@ -164,7 +164,7 @@ class DQN:
     @torch.no_grad()
     def hidden(self, frames: NDArray[np.uint8]) -> Tensor:
         """Return the last hidden layer (B, units) of stacks (B, C, H, W): what the values are read off."""
-        maps = self.online.backbone(torch.as_tensor(frames, device=self.device))
+        maps = self.online.backbone(on_device(frames, self.device))
         return self.online.head.hidden(maps[-1].flatten(start_dim=1))
 
     def differentiable(self) -> QNetwork:

@@ -357,4 +357,4 @@ def _hardware() -> Result:
 
 
 if __name__ == "__main__":
-    run_command(main, BenchmarkArgs)
+    run_command(main)

@@ -7,23 +7,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import Any, get_type_hints
 
 import tyro
 
-Args = TypeVar("Args")
 WRONG_INPUT, DIVERGED, INTERRUPTED = 2, 3, 130
 
 
-def run_command(main: Callable[[Args], int], args_type: type[Args]) -> None:
-    """Read `args_type` from the command line, run `main` with it and exit with what it returns."""
+def run_command(main: Callable[[Any], int]) -> None:
+    """Read what `main` is annotated to take from the command line, run it and exit with what it returns."""
     with refusing_bad_input():
         spec = sys.modules["__main__"].__spec__
-        args = tyro.cli(args_type, prog=f"python -m {spec.name}" if spec else None)
+        args = tyro.cli(options(main), prog=f"python -m {spec.name}" if spec else None)
     try:
         sys.exit(main(args))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def options(main: Callable[[Any], int]) -> type:
+    """Return what a command's `main` takes: a dataclass of its options."""
+    return next(iter(get_type_hints(main).values()))
 
 
 def resumes(argv: list[str]) -> bool:

@@ -78,4 +78,4 @@ def main(args: CurvesArgs) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main, CurvesArgs)
+    run_command(main)

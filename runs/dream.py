@@ -190,4 +190,4 @@ def _dreamt_on(subject: "Subject", picture: str) -> "Tensor":
 
 
 if __name__ == "__main__":
-    run_command(main, DreamArgs)
+    run_command(main)

@@ -239,4 +239,4 @@ def describe(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run_command(main, EvaluateArgs)
+    run_command(main)

@@ -63,4 +63,4 @@ def _write_folder(args: ExportArgs) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, ExportArgs)
+    run_command(main)

@@ -26,4 +26,4 @@ def main(_args: GamesArgs) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main, GamesArgs)
+    run_command(main)

@@ -114,4 +114,4 @@ def draw_row(game: str, player: "EmulatedGame", before: "NDArray[np.uint8]") -> 
 
 
 if __name__ == "__main__":
-    run_command(main, SheetArgs)
+    run_command(main)

@@ -86,4 +86,4 @@ def keys_of(env: "gymnasium.Env[Any, Any]") -> dict[tuple[str | int, ...], int]:
 
 
 if __name__ == "__main__":
-    run_command(main, PlayArgs)
+    run_command(main)

@@ -99,4 +99,4 @@ def _read(files: tuple[Path, ...], about: dict[str, Any]) -> "Iterator[tuple[str
 
 
 if __name__ == "__main__":
-    run_command(main, PredictArgs)
+    run_command(main)

@@ -148,4 +148,4 @@ def _load_policy(policy: str, players: "dict[str, EmulatedGame]") -> "DQN | None
 
 
 if __name__ == "__main__":
-    run_command(main, RecordArgs)
+    run_command(main)

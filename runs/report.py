@@ -105,4 +105,4 @@ def write(path: Path, settings: "list[Setting]", pictures: dict[str, bytes]) -> 
 
 
 if __name__ == "__main__":
-    run_command(main, ReportArgs)
+    run_command(main)

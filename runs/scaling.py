@@ -152,4 +152,4 @@ def draw(speeds: dict[int, list[float]], held: dict[int, Result], file: Path) ->
 
 
 if __name__ == "__main__":
-    run_command(main, ScalingArgs)
+    run_command(main)

@@ -325,11 +325,15 @@ class Search:
         pyplot.close(figure)
 
 
+def read_args(argv: list[str]) -> tuple[SearchArgs, list[str]]:
+    """Read the command line: the search's own options, and those that it passes on to training."""
+    return tyro.cli(SearchArgs, args=argv, prog="python -m runs.search", return_unknown_args=True)
+
+
 def main(argv: list[str]) -> int:
     """Search; return 0, or 130 when it was interrupted."""
     with refusing_bad_input():
-        args, passed_on = tyro.cli(SearchArgs, args=argv, prog="python -m runs.search", return_unknown_args=True)
-        search = Search(args, passed_on)
+        search = Search(*read_args(argv))
     jobs.listen()
     with refusing_bad_input():
         try:

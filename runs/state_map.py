@@ -169,4 +169,4 @@ def _frame(x: float, y: float) -> tuple[tuple[float, float, float, float], tuple
 
 
 if __name__ == "__main__":
-    run_command(main, StateMapArgs)
+    run_command(main)

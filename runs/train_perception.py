@@ -95,11 +95,16 @@ def tell(run: "PerceptionRun", result: dict[str, Any]) -> None:
     Console().print(table)
 
 
+def read_args(argv: list[str]) -> PerceptionConfig | PerceptionResumeArgs:
+    """Read the command line: `--resume FOLDER`, or a task's name and what differs from its defaults."""
+    kind = PerceptionResumeArgs if resumes(argv) else PerceptionConfig
+    return tyro.cli(kind, args=argv, prog="python -m runs.train_perception", config=(tyro.conf.OmitArgPrefixes,))
+
+
 def main(argv: list[str]) -> int:
     """Train; return 0 at the end of the run, 130 or 143 when a signal stopped it, 3 when the loss diverged."""
     with refusing_bad_input():
-        kind = PerceptionResumeArgs if resumes(argv) else PerceptionConfig
-        args = tyro.cli(kind, args=argv, prog="python -m runs.train_perception", config=(tyro.conf.OmitArgPrefixes,))
+        args = read_args(argv)
     if isinstance(args, PerceptionConfig) and args.check:
         from runs.check import check
 

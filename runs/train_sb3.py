@@ -8,11 +8,16 @@ from runs.commands import refusing_bad_input, resumes
 from runs.config import ResumeArgs, SB3Config
 
 
+def read_args(argv: list[str]) -> SB3Config | ResumeArgs:
+    """Read the command line: `--resume FOLDER`, or an algorithm, a game and what differs from the defaults."""
+    kind = ResumeArgs if resumes(argv) else SB3Config
+    return tyro.cli(kind, args=argv, prog="python -m runs.train_sb3", config=(tyro.conf.OmitArgPrefixes,))
+
+
 def main(argv: list[str]) -> int:
     """Train; return 0 at the end of the run, 130 or 143 when a signal stopped it, 3 when the loss diverged."""
     with refusing_bad_input():
-        kind = ResumeArgs if resumes(argv) else SB3Config
-        args = tyro.cli(kind, args=argv, prog="python -m runs.train_sb3", config=(tyro.conf.OmitArgPrefixes,))
+        args = read_args(argv)
         from runs.sb3_run import new_run, resumed_run
 
         run = new_run(args) if isinstance(args, SB3Config) else resumed_run(args)

@@ -315,4 +315,4 @@ def end_viewer(viewer: "Viewer", server: "ViewerServer | None") -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, WatchArgs)
+    run_command(main)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from commands import refused, run
 
-from runs.transfer import Cell, Plan, TransferArgs, draw
+from runs.transfer import draw
+from runs.transfer_plan import Cell, Plan, TransferArgs
 
 ALL = TransferArgs("pong", out=Path("nowhere"), seeds=2)
 
@@ -53,6 +54,9 @@ def test_of_runs_that_are_done_the_results_are_enough(tmp_path: Path) -> None:
     curves = {cell: [(100, 1.5)] if cell.target == "probe" else [(25, -2.0), (50, 0.25)] for cell in plan.cells}
     plan.results = dict(curves)
     plan.write()
+    with pytest.raises(ValueError, match="copy both"):
+        Plan(table).read_results()
+    plan.open()
     again = Plan(table)
     again.read_results()
     assert again.results == curves and not again.left() and again.seconds_left() == 0
