@@ -20,6 +20,7 @@ from perception.captioning import (
     encode,
     vocabulary,
 )
+from perception.datasets import Dataset, DatasetError, sentences
 from perception.networks import PerceptionNetwork
 
 
@@ -32,6 +33,18 @@ def test_words_there_and_back() -> None:
     assert tokens.shape == (3, 14) and tokens[1].tolist() == [BEGIN, 5, 6, 4, 12, END] + [PAD] * 8
     assert decode(tokens[0], words) == "the ball is high; the score is 3 to 12."
     assert decode(tokens[2], words) == "the <unknown> is high" and UNKNOWN in tokens[2]
+
+
+def test_captions_are_read_in_the_words_that_a_network_knows() -> None:
+    captions = ["the ball is high", "the cat is high high"]
+    targets, names = sentences(captions, np.array([0, 1]))
+    data = Dataset("some", 1, (84, 84), {}, lambda at: np.zeros((len(at), 1, 84, 84), np.uint8), targets, names)
+    known = {"words": vocabulary(["a ball is in the high sky"])}
+    read = data.numbered_as(known)
+    assert [decode(row, read.names["words"]) for row in read.targets] == [captions[0], "the <unknown> is high high"]
+    assert [decode(row, names["words"]) for row in data.targets] == captions and read.names == known
+    with pytest.raises(DatasetError, match="captions are about: pong"):
+        data.numbered_as({**known, "game": "pong"})  # type: ignore[dict-item]
 
 
 def test_a_sentence_is_measured_against_all_that_a_picture_has() -> None:

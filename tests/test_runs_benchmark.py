@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from commands import refused
 
-from runs.benchmark import BenchmarkArgs, bound, matrix_product, measured_alone, whole_loop
+from runs.benchmark import BenchmarkArgs, bound, matrix_product, measured_alone, sb3, whole_loop
 from runs.scaling import draw, sb3_replay_memory
 
 
@@ -21,6 +21,13 @@ def test_the_loop_is_measured_after_its_warm_up_and_its_parts_add_up() -> None:
     )
     assert all(ms > 0 for ms in parts.values()), parts
     assert parts["learn (its own thread)"] > 0.1 and 0.2 < result["memory_gb"] < 5
+
+
+@pytest.mark.parametrize("num_envs", [1, 8])
+def test_sb3_does_the_same_work(num_envs: int) -> None:
+    """Of a step half as many are measured: an update of 32 for every four of them."""
+    result = measured_alone(sb3, BenchmarkArgs(steps=400, device="cpu"), "DummyVecEnv", num_envs)
+    assert result["work"] == "200 steps, 50 updates of 32" and result["steps_per_second"] > 1
 
 
 def test_the_matrix_product_is_within_what_processors_do() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from envs.config import EnvConfig
 from envs.labels.reading import screen_mask, variables
 from envs.screens import EmulatedGame
+from runs.agent_checkpoints import load_agent
 from runs.frames import COLUMNS, FramesError, labels_of, open_columns, read_card, split_of, stacks
 
 RECORD = ("runs.record_frames", "--games", "breakout,pong", "--steps", "1500", "--seed", "3")
@@ -67,6 +68,21 @@ def test_a_recording_that_was_stopped_goes_on_to_the_same_end(recorded: Path, tm
         ours, theirs = (open_columns(path, game, 1500) for path in (folder, recorded))
         for name in COLUMNS:
             assert np.array_equal(ours[name], theirs[name]), (game, name)
+
+
+def test_an_agent_can_be_recorded(tmp_path: Path) -> None:
+    """Its actions are those that it chooses by the recorded stacks, but for the share that is drawn."""
+    agent, _ = load_agent("runs/pretrained/pong")
+    for epsilon, least, most in (("0", 1.0, 1.0), ("0.5", 0.4, 0.8)):
+        folder = tmp_path / epsilon
+        options = ("--policy", "runs/pretrained/pong", "--epsilon", epsilon, "--steps", "150", "--out", str(folder))
+        run("runs.record_frames", *options)
+        columns = open_columns(folder, "pong", 150)
+        chosen = agent.act(stacks(columns["frames"], columns["episodes"], np.arange(150))).numpy()
+        assert least <= (chosen == columns["actions"]).mean() <= most
+    assert "6 actions, breakout has 4" in refused(
+        "runs.record_frames", *options[:2], "--games", "breakout", "--out", str(tmp_path / "other")
+    )
 
 
 def test_what_cannot_be_recorded_or_read_is_refused(recorded: Path, tmp_path: Path) -> None:
