@@ -1,16 +1,10 @@
 """What can be chosen about a DQN. Imports no torch, so that `--help` is quick."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-
-def require(checks: Iterable[tuple[bool, str]]) -> None:
-    """Raise ValueError with the message of the first check that does not hold."""
-    for holds, message in checks:
-        if not holds:
-            raise ValueError(message)
+from perception.config import require
 
 
 @dataclass(frozen=True)
@@ -26,13 +20,13 @@ class DQNConfig:
     optimizer_epsilon: float = 1e-8
     """What the optimizer adds to its denominator."""
     gradient_clip_norm: float = 10.0
-    """Gradients are scaled down to this global norm; 0 leaves them as they are."""
+    """Gradients are scaled down to this global norm (`max_grad_norm`); 0 leaves them as they are."""
     batch_size: int = 32
     """Transitions an update learns from."""
     steps_per_update: int = 4
-    """Steps between two updates; the ratio holds whatever the number of environments."""
+    """Steps between two updates, whatever the number of environments; `train_freq`."""
     discount: float = 0.99
-    """γ, a step."""
+    """γ, a step; `gamma` of SB3 and CleanRL."""
     n_steps: int = 1
     """Rewards summed before bootstrapping."""
     double: bool = False
@@ -51,20 +45,20 @@ class DQNConfig:
     initialization: Literal["uniform", "orthogonal"] = "uniform"
     """Weights within ±1/√inputs, as in Mnih et al. 2015, or orthogonal ones times √2 (Saxe et al. 2014)."""
     replay_capacity_steps: int = 1_000_000
-    """Transitions remembered; a million of 84×84 take 7.1 GB, as they fill."""
+    """Transitions remembered (`buffer_size`); a million of 84×84 take 7.1 GB, as they fill."""
     learning_starts_steps: int = 80_000
-    """Random steps before the first update."""
+    """Random steps before the first update; `learning_starts`."""
     target_update_steps: int = 1_000
-    """Steps between two copies of the online network into the target network."""
+    """Steps between two copies of the online network into the target network; `target_update_interval`."""
     epsilon_start: float = 1.0
-    """Share of random actions at first."""
+    """Share of random actions at first; `exploration_initial_eps`, `start_e`."""
     epsilon_end: float = 0.01
-    """Share of random actions once `epsilon_steps` have passed."""
+    """Share of random actions once `epsilon_steps` have passed; `exploration_final_eps`, `end_e`."""
     epsilon_steps: int = 1_000_000
-    """Steps over which epsilon falls in a straight line."""
+    """Steps over which epsilon falls in a straight line; `exploration_fraction` of all."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError, in words that say what to do, where a value cannot be meant."""
+        """Raise ConfigError, in words that say what to do, where a value cannot be meant."""
         checks = [
             (0 < self.learning_rate < math.inf, f"learning_rate {self.learning_rate} must be above 0"),
             (

@@ -1,6 +1,18 @@
-"""What can be chosen about a dream. Imports no torch, so that `--help` is quick."""
+"""What can be chosen about a dream, and how a choice is refused. Imports no torch, so that `--help` is quick."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+
+class ConfigError(Exception):
+    """A value cannot be meant; the message says what to do. No ValueError: those tyro tells in words of its own."""
+
+
+def require(checks: Iterable[tuple[bool, str]]) -> None:
+    """Raise ConfigError with the message of the first check that does not hold."""
+    for holds, message in checks:
+        if not holds:
+            raise ConfigError(message)
 
 
 @dataclass(frozen=True)
@@ -26,11 +38,9 @@ class Ascent:
     """Standard deviation, in logits, of what each layer starts from. A ReLU that is shut passes no gradient on."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError, in words that say what to do, where a value cannot be meant."""
+        """Raise ConfigError, in words that say what to do, where a value cannot be meant."""
         for name, least in (("updates", 1), ("octaves", 1), ("jitter", 0), ("smoothness", 0), ("sparsity", 0)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
+            require([(value is None or value >= least, f"{name} {value} must be at least {least}")])
         for name in ("learning_rate", "dream_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} {getattr(self, name)} must be above 0")
+            require([(getattr(self, name) > 0, f"{name} {getattr(self, name)} must be above 0")])

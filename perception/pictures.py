@@ -72,6 +72,23 @@ def contact_sheet(rows: Sequence[Sequence[tuple[Picture, str]]], tile: int = _TI
     return np.asarray(canvas)
 
 
+def with_legend(sheet: Picture, entries: Sequence[tuple[str, tuple[int, ...]]]) -> Picture:
+    """Return a sheet with a strip below it of names, each after a square of its colour."""
+    lines, left, top = [], _GAP, 0
+    for name, colour in entries:
+        width = _LINE + _LETTER * (len(name) + 2)
+        if left + width > sheet.shape[1] and left > _GAP:
+            left, top = _GAP, top + _LINE + _GAP
+        lines.append((left, top, name, colour))
+        left += width
+    strip = Image.new("RGB", (sheet.shape[1], top + _LINE + 2 * _GAP), GROUND)
+    pen = ImageDraw.Draw(strip)
+    for left, top, name, colour in lines:
+        pen.rectangle((left, top + 1, left + _LINE - 4, top + _LINE - 3), fill=tuple(colour))
+        pen.text((left + _LINE, top - 1), name, INK, _FONT)
+    return np.concatenate([sheet, np.asarray(strip)])
+
+
 def beside(*kinds: Sequence[tuple[Picture, str]], columns: int = 6) -> list[Sequence[tuple[Picture, str]]]:
     """Return rows of at most `columns` tiles for a contact sheet: kinds lie below each other."""
     starts = range(0, len(kinds[0]), columns)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from perception.backbones import Backbone, draw_weights
 from perception.decoders import centred, enlarging, map_for
 from perception.networks import PerceptionNetwork
-from perception.pictures import Picture, beside, contact_sheet, hues, shown
+from perception.pictures import Picture, beside, contact_sheet, hues, shown, with_legend
 
 VOID = 255  # in a mask: a pixel that nobody labelled, which is neither learnt nor scored
 SMALL_PIXELS = 16  # a class whose pixels in a picture are fewer, on average, is told about by itself
@@ -152,9 +152,9 @@ class Segmentation:
         return commonest.where(commonest != VOID, 0)
 
     def words(self, answer: Iterable[int]) -> str:
-        """Say in words what there is."""
-        present = np.unique(np.asarray(answer))
-        return ", ".join(self.names[i] for i in present if i) or "nothing"
+        """Say in words what there is, and of how many pixels."""
+        pixels = np.bincount(np.asarray(answer), minlength=len(self.names))
+        return ", ".join(f"{self.names[i]} {pixels[i]} px" for i in np.flatnonzero(pixels) if i) or "nothing"
 
     def picture(
         self,
@@ -163,13 +163,17 @@ class Segmentation:
         answers: Tensor,
         targets: Tensor | None = None,
     ) -> Picture:
-        """Draw images (B, C, H, W), below them what is said of each pixel and, where it is known, what is true."""
+        """Draw images (B, C, H, W), below them what is said of each pixel and, where it is known, what is true.
+
+        At the foot which colour is what.
+        """
         colours = hues(len(self.names))
         kinds = [[(shown(image), "") for image in images], [(colours[answer], "said") for answer in answers.numpy()]]
         if targets is not None:
             colours = np.concatenate([colours, np.zeros((VOID + 1 - len(colours), 3), np.uint8)])
             kinds.append([(colours[mask], "true") for mask in targets.numpy()])
-        return contact_sheet(beside(*kinds))
+        meaning = zip(self.names, hues(len(self.names)).tolist(), strict=True)
+        return with_legend(contact_sheet(beside(*kinds)), [(name, tuple(colour)) for name, colour in meaning])
 
 
 def small_classes(masks: Tensor, count: int) -> list[int]:

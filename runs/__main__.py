@@ -10,7 +10,7 @@ def main() -> None:
         source = path.read_text()
         if path.stem != "__main__" and 'if __name__ == "__main__":' in source:
             about = (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
-            print(f"python -m runs.{path.stem:12} {about.split(': `')[0]}")
+            print(f"python -m runs.{path.stem:16} {about.split(': `')[0]}")
     print("\nEach takes --help.")
 
 

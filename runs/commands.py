@@ -1,6 +1,7 @@
 """What every command shares: reading its options, and ending with one clear line when the input is wrong."""
 
 import gc
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from types import FrameType
 from typing import Any, get_type_hints
 
 import tyro
+
+from perception.config import ConfigError
 
 WRONG_INPUT, DIVERGED, INTERRUPTED = 2, 3, 130
 
@@ -75,15 +78,19 @@ def need_writable(path: Path) -> None:
 def refusing_bad_input() -> Iterator[None]:
     """Turn a ValueError, which every part raises for a value that cannot be meant, into one line and exit code 2.
 
-    So is an OSError: a file that cannot be read or written. Put around reading and setting up, not around the work
+    So are a ConfigError, which names fields and here the options that they are, and an OSError: a file that cannot be
+    read or written. Put around reading and setting up, not around the work
     itself: an error there is ours and keeps its traceback. The collector rests meanwhile: it would walk all that is
     imported again and again, half a second for torch.
     """
     gc.disable()
     try:
         yield
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError, ConfigError) as error:
+        message = str(error)
+        if isinstance(error, ConfigError):
+            message = re.sub(r"\b[a-z]+(_[a-z\d]+)+\b", lambda name: f"--{name[0].replace('_', '-')}", message)
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from agents.config import DQNConfig, require
+from agents.config import DQNConfig
 from envs.config import EnvConfig, Protocol
+from perception.config import ConfigError, require
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "bf16", "float32"]
@@ -35,9 +36,9 @@ class TrackingConfig:
     """Send W&B the weights of the newest checkpoint and the best one, when the run ends or is stopped."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError where what is to be sent has nowhere to go."""
+        """Raise ConfigError where what is to be sent has nowhere to go."""
         if self.wandb_checkpoints and self.tracking != "wandb":
-            raise ValueError(f"wandb_checkpoints goes with tracking wandb, not {self.tracking}")
+            raise ConfigError(f"wandb_checkpoints goes with tracking wandb, not {self.tracking}")
 
     def sent_to(self, tracking: Tracking | None) -> "TrackingConfig":
         """Return the same for another tracker; this one when there is none."""
@@ -71,7 +72,7 @@ class AuxiliaryConfig:
     """Images of the task that an update learns from."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError, in words that say what to do, where a value cannot be meant."""
+        """Raise ConfigError, in words that say what to do, where a value cannot be meant."""
         labels = self.task is not None and self.task not in FROM_REPLAY
         unused = self.task is None and (self.weight, self.batch_size) != (AUXILIARY_WEIGHT, 8)
         checks = [
@@ -150,7 +151,7 @@ class TrainConfig:
     """The run's folder; `runs/out/<run name>` when not given."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError, in words that say what to do, where a value cannot be meant."""
+        """Raise ConfigError, in words that say what to do, where a value cannot be meant."""
         checks = [
             (self.total_steps >= 1, f"total_steps {self.total_steps} must be at least 1"),
             (
@@ -249,7 +250,7 @@ class SB3Config:
     """The run's folder; `runs/out/<run name>` when not given."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError, in words that say what to do, where a value cannot be meant."""
+        """Raise ConfigError, in words that say what to do, where a value cannot be meant."""
         checks = [
             (
                 min(self.total_steps, self.num_envs, self.checkpoints_kept, self.evaluation_episodes) >= 1,
@@ -342,4 +343,7 @@ def from_json(kind: type, plain: dict[str, Any]) -> Any:
         elif isinstance(value, list):
             value = tuple(value)
         values[name] = value
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error

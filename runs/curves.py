@@ -34,7 +34,9 @@ def read_curve(folder: Path, over: str, metric: str) -> tuple[list[float], list[
     rows = whole_rows(folder / "metrics.csv")
     told = [name for name in (rows[0] if rows else {}) if any(row[name] for row in rows)]
     if missing := [name for name in (over, metric) if name not in told]:
-        raise ValueError(f"'{folder}' tells no {missing[0]}; it tells {', '.join(told) or 'nothing yet'}")
+        raise ValueError(
+            f"'{folder}' tells no {missing[0]}; --metric and --over take {', '.join(told) or 'nothing yet'}"
+        )
     # Rows of evaluations do not tell all counts: those are as in the row before. Of each place the last row counts:
     # the evaluation at the end is of more games than the one before it.
     place, last = "", {}

@@ -14,7 +14,7 @@ from envs.labels.reading import input_mask, screen_mask, variables
 from perception.classification import UNSEEN
 from perception.datasets import SPLITS, Dataset, DatasetError, sentences
 from perception.gan import NEIGHBOURS
-from runs.frames import labels_of, open_columns, read_card, split_of, stacks
+from runs.frames import EPISODES_NEEDED, labels_of, open_columns, read_card, split_of, stacks
 from runs.picture_sets import open_pictures
 
 LOW_ENTROPY_NATS = 0.3  # a variable that tells less is left out, as AtariARI does (Anand et al. 2019, section 5)
@@ -78,8 +78,11 @@ def _recording(task: str, folder: Path, game: str | None) -> Dataset:
     frames, episodes = columns["frames"], np.asarray(columns["episodes"])
     belongs = split_of(episodes)
     splits = {name: np.flatnonzero(belongs == name) for name in SPLITS}
-    if missing := [name for name in SPLITS if len(splits[name]) == 0]:
-        raise DatasetError(f"'{folder}' has no whole episode of {game} for {missing[0]}: record more --steps")
+    if episodes[-1] + 1 < EPISODES_NEEDED:
+        raise DatasetError(
+            f"'{folder}' has {episodes[-1] + 1} episodes of {game}, and training, validation and test need "
+            f"{EPISODES_NEEDED}: record more --steps, into another --out"
+        )
     labels = labels_of(card, game)
     if task == "classification":
         known = variables(labels, np.asarray(columns["memory"]))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from perception.config import Ascent
+from perception.config import Ascent, ConfigError
 from runs.commands import need_writable, refusing_bad_input, run_command
 from runs.config import Device
 
@@ -57,16 +57,16 @@ class DreamArgs:
     """cpu, cuda, mps or auto."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError, in words that say what to do, where options contradict each other."""
+        """Raise ConfigError, in words that say what to do, where options contradict each other."""
         if self.out.suffix != ".png" or not self.out.parent.is_dir():
-            raise ValueError(f"--out {self.out}: needs the name of a .png in a folder that is there")
+            raise ConfigError(f"--out {self.out}: needs the name of a .png in a folder that is there")
         if self.channels is not None and self.stage is None:
-            raise ValueError("--channels are of a stage: give --stage")
+            raise ConfigError("--channels are of a stage: give --stage")
         if self.steps < 1:
-            raise ValueError("need --steps of at least 1")
+            raise ConfigError("need --steps of at least 1")
         only = [self.filters, self.stage is not None and self.deep_dream is None, self.answers is not None]
         if sum([*only, self.deep_dream is not None]) > 1:
-            raise ValueError("--filters, --stage, --answers and --deep-dream are a sheet each: give one of them")
+            raise ConfigError("--filters, --stage, --answers and --deep-dream are a sheet each: give one of them")
 
 
 def main(args: DreamArgs) -> int:

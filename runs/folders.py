@@ -28,10 +28,8 @@ class RunFolder:
         self.path = path
         try:
             if not resumed and path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise FolderError(
-                    f"'{path}' exists and is not empty. Choose another --out, or, if that is a run, go on with it: "
-                    f"--resume '{path}'"
-                )
+                go_on = f", or go on with the run there: --resume '{path}'" if (path / "config.json").exists() else ""
+                raise FolderError(f"'{path}' exists and is not empty. Choose another --out{go_on}")
             path.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = (path / ".lock").open("a+")
         except OSError as error:

@@ -32,6 +32,7 @@ COLUMNS: dict[str, tuple[tuple[int, ...], str]] = {
     "episodes": ((), "int32"),
 }
 SPLIT_OF_EPISODE = ("train", "train", "train", "validation", "test")  # over and over, by their number
+EPISODES_NEEDED = len(SPLIT_OF_EPISODE)  # to learn from: until each split has one
 
 
 class FramesError(ValueError):

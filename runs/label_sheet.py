@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from envs.screens import EmulatedGame
 
-SCALE, LEGEND_WIDTH, LINE = 2, 190, 11
+SCALE, LEGEND_WIDTH, LINE, HEAD = 2, 210, 12, 20
+INK, CAPTION = (220, 220, 220), (255, 225, 120)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class SheetArgs:
 
 def main(args: SheetArgs) -> int:
     """Draw the sheet; return the exit code."""
-    from PIL import Image
+    from PIL import Image, ImageDraw
 
     from envs.labels.games import LABELS
     from envs.screens import EmulatedGame
@@ -66,9 +67,12 @@ def main(args: SheetArgs) -> int:
             before = player.memory
         if step % args.every_steps == 0:
             rows.append(draw_row(args.game, player, before))
-    sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
+    sheet = Image.new("RGB", (rows[0].width, HEAD + sum(row.height for row in rows)))
+    pen = ImageDraw.Draw(sheet)
+    for place, title in enumerate(("screen", "its labels", "the network's input", "its labels")):
+        pen.text((place * (rows[0].width - LEGEND_WIDTH) // 4 + 4, 4), title, fill=INK, font_size=LINE)
     for number, row in enumerate(rows):
-        sheet.paste(row, (0, number * row.height))
+        sheet.paste(row, (0, HEAD + number * row.height))
     sheet.save(args.out)
     print(args.out)
     return 0
@@ -104,12 +108,14 @@ def draw_row(game: str, player: "EmulatedGame", before: "NDArray[np.uint8]") -> 
     said = textwrap.wrap(captions(labels.phrases, known, np.array([True, False]))[1], 29)
     left, foot = 4 * width + 6, height - LINE * (len(said) + 1)
     for line, name in enumerate(labels.names):
-        pen.text((left, 4 + LINE * line), name, fill=colours[line] if line else (160, 160, 160))
+        top = 4 + LINE * line
+        pen.rectangle((left, top + 2, left + 8, top + 10), fill=colours[line])
+        pen.text((left + 14, top), name, fill=INK, font_size=LINE - 1)
     for line, (name, values) in enumerate(known.items(), start=count + 2):
         if LINE * (line + 2) < foot:
-            pen.text((left, 4 + LINE * line), f"{name} {int(values[1])}", fill=(220, 220, 220))
+            pen.text((left, 4 + LINE * line), f"{name} {int(values[1])}", fill=INK, font_size=LINE - 1)
     for line, words in enumerate(said):
-        pen.text((left, foot + LINE * line), words, fill=(255, 225, 120))
+        pen.text((left, foot + LINE * line), words, fill=CAPTION, font_size=LINE - 1)
     return row
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import tyro
 
-from agents.config import require
+from perception.config import require
 from runs.config import Device, Precision, ResumeRun, TrackingConfig, from_json
 
 HEADS = {
@@ -145,7 +145,7 @@ class PerceptionConfig:
     """The run's folder; `runs/out/<run name>` when not given."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError, in words that say what to do, where a value cannot be meant."""
+        """Raise ConfigError, in words that say what to do, where a value cannot be meant."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         checks = [
             (not (self.freeze and self.finetune), "freeze and finetune exclude each other"),

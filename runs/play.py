@@ -55,9 +55,9 @@ def main(args: PlayArgs) -> int:
     def keep_score(_before: Any, _after: Any, _action: Any, reward: Any, ended: bool, cut: bool, _info: Any) -> None:
         nonlocal score, played
         score += float(reward)
-        pygame.display.set_caption(f"{title}: {score:g}")
+        pygame.display.set_caption(f"{title}: score {score:g}")
         if ended or cut:
-            print(f"{title}: {score:g}", flush=True)
+            print(f"{title}: score {score:g}", flush=True)
             score, played = 0.0, played + 1
             if played == args.episodes:
                 pygame.event.post(pygame.event.Event(pygame.QUIT))
@@ -67,7 +67,7 @@ def main(args: PlayArgs) -> int:
     zoom = WINDOW_HEIGHT / env.render().shape[0]  # type: ignore[union-attr]
     play(env, fps=rate, zoom=zoom, callback=keep_score, keys_to_action=keys_of(env), noop=0)
     if score:
-        print(f"{title}: {score:g}, unfinished")
+        print(f"{title}: score {score:g}, unfinished")
     return 0
 
 

@@ -85,6 +85,7 @@ def main(args: PredictArgs) -> int:
         print(f"{name}: {task.words(answer.flatten().tolist())}")
     if args.out is not None:
         Image.fromarray(task.picture(network, images, answers)).save(args.out)
+        print(args.out)
     return 0
 
 

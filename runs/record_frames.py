@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 SERIES_STEPS = 1_000  # that one seed is played on from, at least: another makes the emulator load the game anew
-CHANGING: dict[str, Any] = {"versions": None, "done": None, "colours": None}  # in the card of one recording
+CHANGING = {"versions", "done", "colours"}  # in the card of one recording
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def main(args: RecordArgs) -> int:
     from envs.screens import EmulatedGame
     from runs.checkpoints import replace_text
     from runs.folders import RunFolder
-    from runs.frames import FramesError, colours_shown, open_columns, read_card
+    from runs.frames import EPISODES_NEEDED, FramesError, colours_shown, open_columns, read_card
     from runs.progress import ProgressDisplay
 
     with refusing_bad_input():
@@ -56,8 +56,9 @@ def main(args: RecordArgs) -> int:
         agent = _load_policy(args.policy, players)
         asked, resumed = _card(args), (args.out / "card.json").exists()
         card = read_card(args.out) if resumed else asked
-        if {**card, **CHANGING} != {**asked, **CHANGING}:
-            raise FramesError(f"'{args.out}' holds another recording: choose another --out")
+        if other := [name for name in asked if name not in CHANGING and card.get(name) != asked[name]]:
+            told = " and ".join(f"{name} {card.get(name)}, not {asked[name]}" for name in other)
+            raise FramesError(f"'{args.out}' holds another recording ({told}): choose another --out")
         lock = RunFolder(args.out, resumed=resumed)
         replace_text(args.out / "card.json", json.dumps(card, indent=1))
         begun = {game: card["done"][game][0] > 0 for game in players}
@@ -67,6 +68,10 @@ def main(args: RecordArgs) -> int:
     stop.listen()
     with ProgressDisplay(args.steps * len(players)) as display:
         display.say(f"{args.games} ({args.protocol}), {args.steps:,} steps each: {lock.path}")
+        if unknown := [game for game in players if game not in card["names"]]:
+            display.say(
+                f"of {', '.join(unknown)} there are no labels: masks show its colours, variables its bytes of memory"
+            )
         display.begin(sum(step for step, _ in card["done"].values()))
         for number, (game, player) in enumerate(players.items()):
             step, episode = card["done"][game]
@@ -92,6 +97,10 @@ def main(args: RecordArgs) -> int:
             card["colours"][game] = colours_shown(columns[game]["screens"])
             replace_text(args.out / "card.json", json.dumps(card, indent=1))
         display.say(f"{args.steps * len(players):,} steps in {args.out}")
+        for game, (_, episode) in card["done"].items():
+            held = episode + (columns[game]["episodes"][-1] == episode)
+            if held < EPISODES_NEEDED:
+                display.say(f"{game}: {held} episodes; a perception task needs {EPISODES_NEEDED}, so more --steps")
     return 0
 
 

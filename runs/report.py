@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from perception.config import ConfigError
 from runs.commands import need_writable, refusing_bad_input, run_command
 
 if TYPE_CHECKING:
@@ -28,14 +29,14 @@ class ReportArgs:
     """Send the report, as a page and with its files, to this W&B project too: PROJECT or ENTITY/PROJECT."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError, in words that say what to do, where a value cannot be meant."""
+        """Raise ConfigError, in words that say what to do, where a value cannot be meant."""
         if self.wandb is not None and not re.fullmatch(r"([\w.-]+/)?[\w.-]+", self.wandb):
-            raise ValueError(f"--wandb {self.wandb}: needs the name of a project, or ENTITY/PROJECT")
+            raise ConfigError(f"--wandb {self.wandb}: needs the name of a project, or ENTITY/PROJECT")
         if not self.out:
-            raise ValueError("--out needs the name of at least one file")
+            raise ConfigError("--out needs the name of at least one file")
         for path in self.out:
             if path.suffix not in KINDS or not path.parent.is_dir():
-                raise ValueError(f"--out {path}: needs the name of a {', '.join(KINDS)} in a folder that is there")
+                raise ConfigError(f"--out {path}: needs the name of a {', '.join(KINDS)} in a folder that is there")
 
 
 def main(args: ReportArgs) -> int:

@@ -178,7 +178,7 @@ def print_scores(moments: "Iterator[Moment]", stop: StopSignal, *, named: bool) 
     for moment in moments:
         if moment.episode_over:
             who = f"{moment.agent}: " if named else ""
-            print(f"{who}{moment.env.game} ({moment.env.protocol}): {moment.score:g}", flush=True)
+            print(f"{who}{moment.env.game} ({moment.env.protocol}): score {moment.score:g}", flush=True)
         if stop.number:
             return
 

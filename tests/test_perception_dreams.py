@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.backbones import BACKBONES, Backbone, Stage, draw_weights
-from perception.config import Ascent
+from perception.config import Ascent, ConfigError
 from perception.dreams import (
     channel_score,
     deep_dream,
@@ -156,5 +156,5 @@ def test_the_most_telling_channels_and_their_responses() -> None:
 
 @pytest.mark.parametrize("options", [{"updates": 0}, {"jitter": -1}, {"learning_rate": 0.0}, {"octaves": 0}])
 def test_what_cannot_be_meant_is_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
+    with pytest.raises(ConfigError, match=next(iter(options))):
         Ascent(**options)  # type: ignore[arg-type]

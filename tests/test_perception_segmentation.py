@@ -101,7 +101,7 @@ def test_a_dot_is_found_to_the_pixel() -> None:
 
 def test_words_and_picture() -> None:
     task = Segmentation(["background", "ball", "bat"], torch.ones(3))
-    assert task.words([0, 0, 2]) == "bat" and task.words([0]) == "nothing"
+    assert task.words([0, 2, 0, 1, 2]) == "ball 1 px, bat 2 px" and task.words([0]) == "nothing"
     masks = torch.zeros(7, 84, 84, dtype=torch.uint8)
     network = PerceptionNetwork(backbone := BACKBONES["nature"](4), task.make_head(backbone, (84, 84), "skips", 0.0))
     picture = task.picture(network, np.zeros((7, 4, 84, 84), np.uint8), masks, masks)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from perception.config import ConfigError
 from runs.config import TrackingConfig, TrainConfig, from_json, to_json, train_config
 from runs.perception_config import PerceptionConfig, perception_config
 from runs.presets import PRESETS
@@ -30,7 +31,7 @@ def test_an_older_configuration_takes_defaults_and_a_stranger_is_refused() -> No
 
 @pytest.mark.parametrize("changes", [{"total_steps": 0}, {"num_envs": 0}, {"checkpoints_kept": 0}, {"num_threads": -1}])
 def test_what_cannot_be_meant_is_refused(changes: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=next(iter(changes))):
+    with pytest.raises(ConfigError, match=next(iter(changes))):
         TrainConfig(**changes)  # type: ignore[arg-type]
 
 
@@ -48,7 +49,7 @@ def test_what_cannot_be_meant_is_refused(changes: dict[str, int]) -> None:
     ],
 )
 def test_what_one_task_takes_another_refuses(task: str, changes: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=next(iter(changes))):
+    with pytest.raises(ConfigError, match=next(iter(changes))):
         PerceptionConfig(task=task, data="digits", **changes)  # type: ignore[arg-type]
 
 
@@ -73,7 +74,7 @@ def test_presets_say_what_their_sources_say() -> None:
 
 
 def test_checkpoints_are_sent_where_there_is_somewhere() -> None:
-    with pytest.raises(ValueError, match="goes with tracking wandb"):
+    with pytest.raises(ConfigError, match="goes with tracking wandb"):
         TrackingConfig(tracking="none", wandb_checkpoints=True)
     sent = TrackingConfig(wandb_checkpoints=True, wandb_group="a")
     assert sent.sent_to(None) == sent

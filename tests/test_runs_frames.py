@@ -86,7 +86,7 @@ def test_an_agent_can_be_recorded(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_recorded_or_read_is_refused(recorded: Path, tmp_path: Path) -> None:
-    assert "another recording" in refused(*RECORD[:-1], "4", "--out", str(recorded))
+    assert "another recording (seed 3, not 4): choose" in refused(*RECORD[:-1], "4", "--out", str(recorded))
     assert "pong" in refused("runs.record_frames", "--games", "pongg", "--out", str(tmp_path / "a"))
     assert "--epsilon" in refused("runs.record_frames", "--epsilon", "2", "--out", str(tmp_path / "b"))
     assert "nothing at" in refused("runs.record_frames", "--policy", "nowhere", "--out", str(tmp_path / "c"))
@@ -103,7 +103,10 @@ def test_what_cannot_be_recorded_or_read_is_refused(recorded: Path, tmp_path: Pa
 
 
 def test_a_game_without_labels_has_its_colours(tmp_path: Path) -> None:
-    run("runs.record_frames", "--games", "tennis", "--steps", "200", "--out", str(tmp_path / "tennis"))
+    said = run("runs.record_frames", "--games", "tennis", "--steps", "200", "--out", str(tmp_path / "tennis"))
+    assert "of tennis there are no labels" in said and "tennis: 1 episodes; a perception task needs 5" in said
+    learning = ("runs.train_perception", "segmentation", "--data", str(tmp_path / "tennis"))
+    assert "has 1 episodes of tennis, and training, validation and test need 5" in refused(*learning)
     card, columns = read_card(tmp_path / "tennis"), open_columns(tmp_path / "tennis", "tennis", 200)
     labels, screen, memory = labels_of(card, "tennis"), columns["screens"][50], columns["memory"][50]
     mask = screen_mask(labels, screen, memory)
@@ -117,7 +120,7 @@ def test_a_game_without_labels_has_its_colours(tmp_path: Path) -> None:
 def test_label_sheet(tmp_path: Path) -> None:
     run("runs.label_sheet", "pong", "--rows", "2", "--every-steps", "40", "--out", str(tmp_path / "sheet.png"))
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (4 * 320 + 190, 2 * 420)
-        colours = {colour for _, colour in sheet.crop((320, 0, 640, 420)).getcolors() or []}  # type: ignore[misc]
+        assert sheet.size == (4 * 320 + 210, 20 + 2 * 420)
+        colours = {colour for _, colour in sheet.crop((320, 20, 640, 440)).getcolors() or []}  # type: ignore[misc]
     assert len(colours) == 7  # the background and six things, each in its own
     assert "no labels of tennis" in refused("runs.label_sheet", "tennis", "--out", str(tmp_path / "none.png"))

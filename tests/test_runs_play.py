@@ -46,7 +46,7 @@ def test_a_game_is_played_by_keys(
     for _ in range(30):
         _, reward, *_ = env.step(action)
         score += float(reward)
-        told.append(f"catch (classic): {score:g}")
+        told.append(f"catch (classic): score {score:g}")
         action = 1 if held else 0
     assert captions == told
     assert capsys.readouterr().out.splitlines()[-1] == told[-1]

@@ -146,5 +146,5 @@ def test_wrong_input_gets_a_line(trained: dict[str, Path], tmp_path: Path) -> No
         "runs.train_sb3", "ppo", "catch", "--backbone", "x", "--out", str(tmp_path)
     )
     assert "an SB3 agent's" in refused("runs.train_dqn", "--resume", str(trained["ppo"]))
-    assert "at least 1" in run("runs.train_sb3", "ppo", "catch", "--num-envs", "0", expect=2)
-    assert "must be above 0" in run("runs.train_sb3", "ppo", "catch", "--learning-rate", "0", expect=2)
+    assert "at least 1" in refused("runs.train_sb3", "ppo", "catch", "--num-envs", "0")
+    assert "must be above 0" in refused("runs.train_sb3", "ppo", "catch", "--learning-rate", "0")

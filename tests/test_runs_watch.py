@@ -105,7 +105,7 @@ def test_a_recording_says_what_was_played(recorded: dict[str, Any], agent: Path,
     said, (player, config) = recorded["said"], load_agent(agent)
     seer = Eye(eyes[0], device="cpu")
     moments = list(first_episodes(play(player, config.env, seed=7, epsilon=0.3), 1))
-    assert len(moments) == STEPS and f"catch (classic): {moments[-1].score:g}\n" in recorded["printed"]
+    assert len(moments) == STEPS and f"catch (classic): score {moments[-1].score:g}\n" in recorded["printed"]
     for step, moment in enumerate(moments):
         for name in ("value", "reward", "score"):
             assert said[f"/{name}"][step]["Scalars:scalars"] == [pytest.approx(getattr(moment, name), abs=1e-5)]
