@@ -110,7 +110,9 @@ def main(args: TransferArgs) -> int:
         plan.read_results()
     jobs.listen()
     left, total = plan.left(), len(plan.jobs())
-    print(f"{plan.out}: {total} runs, {len(left)} of them left, about {plan.seconds_left() / 3600:.1f} hours")
+    sizes = f"{args.updates:,} updates or {args.dqn_steps:,} steps each"
+    hours = plan.seconds_left() / 3600
+    print(f"{plan.out}: {total} runs of {sizes}, {len(left)} of them left, about {hours:.1f} hours")
     for job in left:
         print(f"  {job.folder.relative_to(plan.out)}")
     if args.plan:

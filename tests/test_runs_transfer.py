@@ -88,7 +88,8 @@ def test_what_there_is_not_is_refused() -> None:
 
 def test_a_small_table(tmp_path: Path) -> None:
     command = "runs.transfer breakout --from none,contrast --to probe --seeds 1 --updates 4 --record-steps 1600".split()
-    assert "4 runs, 4 of them left" in run(*command, "--out", str(tmp_path), "--plan")
+    said = run(*command, "--out", str(tmp_path), "--plan")
+    assert "4 runs of 4 updates or 200,000 steps each, 4 of them left" in said
     printed = run(*command, "--out", str(tmp_path), "--at-once", str(min(2, len(os.sched_getaffinity(0)))))
     assert "none: F1 of a linear probe 0." in printed and "| contrast, frozen | 0." in printed
     assert (tmp_path / "results.png").stat().st_size > 5_000
