@@ -46,8 +46,9 @@ class _Relus(TorchFunctionMode):
         """See torch.overrides."""
         if func in (F.relu, torch.relu, torch.relu_) and self.ended:
             values = args[0].detach().float()
-            spread, mean = torch.std_mean(values)
-            alive = (values > 0).transpose(0, 1).flatten(1).any(dim=1).float().mean()
+            mean = values.mean()
+            spread = (values - mean).norm() / math.sqrt(max(1, values.numel() - 1))  # std_mean takes 20 times as long
+            alive = (values.amax(dim=[0, *range(2, values.dim())]) > 0).float().mean()
             self.seen[self.ended] = Layer(
                 activation_mean=float(mean), activation_spread=float(spread), dead_share=1 - float(alive)
             )
@@ -88,8 +89,8 @@ def update_ratios(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor
             if "exp_avg" in state:
                 beta1, beta2 = group["betas"]
                 steps = float(state["step"])
-                root = (state["exp_avg_sq"] / (1 - beta2**steps)).sqrt() + group["eps"]
-                update = state["exp_avg"] / (1 - beta1**steps) / root
+                root = state["exp_avg_sq"].sqrt().div_(math.sqrt(1 - beta2**steps)).add_(group["eps"])
+                update = torch.div(state["exp_avg"], root, out=root).div_(1 - beta1**steps)
             elif "square_avg" in state and weight.grad is not None:
                 variance = state["square_avg"] - state.get("grad_avg", torch.zeros_like(weight)).square()
                 if isinstance(optimizer, torch.optim.RMSprop):
