@@ -44,13 +44,16 @@ def draw(plan: Plan) -> Path:
                 values = [points[-1][1] for points in curves]
                 low, high = interval([np.array(values)]) or (min(values), max(values))
                 axes.plot([low, high], [place, place], color=colour, linewidth=2)
-                axes.plot(float(np.mean(values)), place, marker="o", color=colour, label=name)
-        axes.set(xlabel="steps" if target == "dqn" else TARGETS[target])
-        axes.set(ylabel=TARGETS[target] if target == "dqn" else "", title=target)
+                axes.plot(float(np.mean(values)), place, marker="o", color=colour)
         axes.grid(alpha=0.3)
-        if target != "dqn":
-            axes.set_yticks([])
-        axes.legend(frameon=False, fontsize=8)
+        if target == "dqn":
+            axes.set(xlabel="steps", ylabel=TARGETS[target], title=target)
+            axes.xaxis.set_major_locator(pyplot.MaxNLocator(5))
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+            axes.legend(frameon=False, fontsize=8)
+        else:
+            axes.set(xlabel=TARGETS[target], title=target, ylim=(len(rows) - 0.5, -0.5))
+            axes.set_yticks(range(len(rows)), list(rows) if axes is panels[0][0] else [""] * len(rows))
     path = plan.out / "results.png"
     figure.savefig(path, dpi=110)
     return path
