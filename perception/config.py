@@ -41,6 +41,6 @@ class Ascent:
         """Raise ConfigError, in words that say what to do, where a value cannot be meant."""
         for name, least in (("updates", 1), ("octaves", 1), ("jitter", 0), ("smoothness", 0), ("sparsity", 0)):
             value = getattr(self, name)
-            require([(value is None or value >= least, f"{name} {value} must be at least {least}")])
-        for name in ("learning_rate", "dream_rate"):
-            require([(getattr(self, name) > 0, f"{name} {getattr(self, name)} must be above 0")])
+            require([(value is None or value >= least, f"--{name} {value} must be at least {least}")])
+        rates = (("--learning-rate", self.learning_rate), ("--dream-rate", self.dream_rate))
+        require((rate > 0, f"{name} {rate} must be above 0") for name, rate in rates)

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 MOST_MOVED = 0.3  # of a layer's size, at an update; about a thousandth is healthy
 MOST_DEAD = 0.9  # of a layer's units
-LEAST_SPREAD = 1e-6  # of what a layer says
+LEAST_SPREAD = 1e-6  # of what a layer says; of its mean, where that is above 1
 PAST_GUESSING = 1.05  # times the loss of a guess: what new images may cost at most
 
 
@@ -48,7 +48,7 @@ class _Relus(TorchFunctionMode):
             values = args[0].detach().float()
             mean = values.mean()
             spread = (values - mean).norm() / math.sqrt(max(1, values.numel() - 1))  # std_mean takes 20 times as long
-            alive = (values.amax(dim=[0, *range(2, values.dim())]) > 0).float().mean()
+            alive = (values > 0).amax(dim=[0, *range(2, values.dim())]).float().mean()
             self.seen[self.ended] = Layer(
                 activation_mean=float(mean), activation_spread=float(spread), dead_share=1 - float(alive)
             )
@@ -135,7 +135,7 @@ def faults(layers: Mapping[str, Layer]) -> dict[str, str]:
                 f"layer {name} moves by {layer.update_ratio:.0%} of its size at an update, where 0.1 % is healthy: the "
                 "usual cause is too high a learning rate"
             )
-        if layer.activation_spread < LEAST_SPREAD:
+        if layer.activation_spread < LEAST_SPREAD * max(1.0, abs(layer.activation_mean)):
             found[f"{name} constant"] = (
                 f"layer {name} says the same of every image (spread {layer.activation_spread:.1g}): the usual cause "
                 "are weights that began at 0"

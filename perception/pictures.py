@@ -73,19 +73,22 @@ def contact_sheet(rows: Sequence[Sequence[tuple[Picture, str]]], tile: int = _TI
 
 
 def with_legend(sheet: Picture, entries: Sequence[tuple[str, tuple[int, ...]]]) -> Picture:
-    """Return a sheet with a strip below it of names, each after a square of its colour."""
-    lines, left, top = [], _GAP, 0
-    for name, colour in entries:
-        width = _LINE + _LETTER * (len(name) + 2)
+    """Return a sheet with a strip below it of names, each after a square of its colour.
+
+    A name that is wider than the sheet is cut at its edge.
+    """
+    places, left, top = [], _GAP, 0
+    for name, _ in entries:
+        width = _LINE + round(_FONT.getlength(name)) + 2 * _GAP
         if left + width > sheet.shape[1] and left > _GAP:
             left, top = _GAP, top + _LINE + _GAP
-        lines.append((left, top, name, colour))
+        places.append((left, top))
         left += width
     strip = Image.new("RGB", (sheet.shape[1], top + _LINE + 2 * _GAP), GROUND)
     pen = ImageDraw.Draw(strip)
-    for left, top, name, colour in lines:
-        pen.rectangle((left, top + 1, left + _LINE - 4, top + _LINE - 3), fill=tuple(colour))
-        pen.text((left + _LINE, top - 1), name, INK, _FONT)
+    for (x, y), (name, colour) in zip(places, entries, strict=True):
+        pen.rectangle((x, y + 1, x + _LINE - 4, y + _LINE - 3), fill=tuple(colour))
+        pen.text((x + _LINE, y - 1), name, INK, _FONT)
     return np.concatenate([sheet, np.asarray(strip)])
 
 

@@ -172,8 +172,10 @@ class Segmentation:
         if targets is not None:
             colours = np.concatenate([colours, np.zeros((VOID + 1 - len(colours), 3), np.uint8)])
             kinds.append([(colours[mask], "true") for mask in targets.numpy()])
-        meaning = zip(self.names, hues(len(self.names)).tolist(), strict=True)
-        return with_legend(contact_sheet(beside(*kinds)), [(name, tuple(colour)) for name, colour in meaning])
+        meaning = {name: tuple(colour) for name, colour in zip(self.names, colours.tolist(), strict=False)}
+        if targets is not None and (targets == VOID).any():
+            meaning["not labelled"] = tuple(colours[VOID].tolist())
+        return with_legend(contact_sheet(beside(*kinds)), list(meaning.items()))
 
 
 def small_classes(masks: Tensor, count: int) -> list[int]:

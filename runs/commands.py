@@ -1,7 +1,6 @@
 """What every command shares: reading its options, and ending with one clear line when the input is wrong."""
 
 import gc
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -76,21 +75,17 @@ def need_writable(path: Path) -> None:
 
 @contextmanager
 def refusing_bad_input() -> Iterator[None]:
-    """Turn a ValueError, which every part raises for a value that cannot be meant, into one line and exit code 2.
+    """Turn what every part raises for a value that cannot be meant into one line and exit code 2.
 
-    So are a ConfigError, which names fields and here the options that they are, and an OSError: a file that cannot be
-    read or written. Put around reading and setting up, not around the work
-    itself: an error there is ours and keeps its traceback. The collector rests meanwhile: it would walk all that is
-    imported again and again, half a second for torch.
+    That is a ValueError or a ConfigError; so is an OSError: a file that cannot be read or written. Put around reading
+    and setting up, not around the work itself: an error there is ours and keeps its traceback. The collector rests
+    meanwhile: it would walk all that is imported again and again, half a second for torch.
     """
     gc.disable()
     try:
         yield
     except (ValueError, OSError, ConfigError) as error:
-        message = str(error)
-        if isinstance(error, ConfigError):
-            message = re.sub(r"\b[a-z]+(_[a-z\d]+)+\b", lambda name: f"--{name[0].replace('_', '-')}", message)
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

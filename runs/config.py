@@ -38,7 +38,7 @@ class TrackingConfig:
     def __post_init__(self) -> None:
         """Raise ConfigError where what is to be sent has nowhere to go."""
         if self.wandb_checkpoints and self.tracking != "wandb":
-            raise ConfigError(f"wandb_checkpoints goes with tracking wandb, not {self.tracking}")
+            raise ConfigError(f"--wandb-checkpoints goes with --tracking wandb, not {self.tracking}")
 
     def sent_to(self, tracking: Tracking | None) -> "TrackingConfig":
         """Return the same for another tracker; this one when there is none."""
@@ -76,21 +76,21 @@ class AuxiliaryConfig:
         labels = self.task is not None and self.task not in FROM_REPLAY
         unused = self.task is None and (self.weight, self.batch_size) != (AUXILIARY_WEIGHT, 8)
         checks = [
-            (not unused, "auxiliary_weight and auxiliary_batch_size go with --auxiliary TASK"),
+            (not unused, "--auxiliary-weight and --auxiliary-batch-size go with --auxiliary TASK"),
             (
                 not labels or self.data is not None,
-                f"auxiliary {self.task} needs labels: give --auxiliary-data, a recording of this game "
+                f"--auxiliary {self.task} needs labels: give --auxiliary-data, a recording of this game "
                 "(python -m runs.record_frames)",
             ),
             (
                 labels or self.data is None,
-                f"auxiliary_data goes with a task that needs labels, auxiliary {self.task} takes none",
+                f"--auxiliary-data goes with a task that needs labels, --auxiliary {self.task} takes none",
             ),
-            (self.weight > 0, f"auxiliary_weight {self.weight} must be above 0"),
-            (self.batch_size >= 1, f"auxiliary_batch_size {self.batch_size} must be at least 1"),
+            (self.weight > 0, f"--auxiliary-weight {self.weight} must be above 0"),
+            (self.batch_size >= 1, f"--auxiliary-batch-size {self.batch_size} must be at least 1"),
             (
                 self.task != "contrast" or self.batch_size > 1,
-                "auxiliary contrast needs an auxiliary_batch_size above 1",
+                "--auxiliary contrast needs an --auxiliary-batch-size above 1",
             ),
         ]
         require(checks)
@@ -153,46 +153,46 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raise ConfigError, in words that say what to do, where a value cannot be meant."""
         checks = [
-            (self.total_steps >= 1, f"total_steps {self.total_steps} must be at least 1"),
+            (self.total_steps >= 1, f"--total-steps {self.total_steps} must be at least 1"),
             (
                 self.agent.learning_starts_steps < self.total_steps,
-                f"learning_starts_steps {self.agent.learning_starts_steps} leaves none of total_steps "
-                f"{self.total_steps} to learn in: lower it, or raise total_steps",
+                f"--learning-starts-steps {self.agent.learning_starts_steps} leaves none of --total-steps "
+                f"{self.total_steps} to learn in: lower it, or raise --total-steps",
             ),
-            (self.num_envs >= 1, f"num_envs {self.num_envs} must be at least 1"),
-            (self.num_threads >= 0, f"num_threads {self.num_threads} must be 0 (chosen for you) or above"),
+            (self.num_envs >= 1, f"--num-envs {self.num_envs} must be at least 1"),
+            (self.num_threads >= 0, f"--num-threads {self.num_threads} must be 0 (chosen for you) or above"),
             (
                 self.checkpoint_every_steps >= 0 and self.evaluate_every_steps >= 0,
-                "checkpoint_every_steps and evaluate_every_steps must be 0 (off) or above",
+                "--checkpoint-every-steps and --evaluate-every-steps must be 0 (off) or above",
             ),
-            (self.checkpoints_kept >= 1, f"checkpoints_kept {self.checkpoints_kept} must be at least 1"),
+            (self.checkpoints_kept >= 1, f"--checkpoints-kept {self.checkpoints_kept} must be at least 1"),
             (
                 self.evaluation_episodes >= 1 and self.final_evaluation_episodes >= 1,
-                "evaluation_episodes and final_evaluation_episodes must be at least 1",
+                "--evaluation-episodes and --final-evaluation-episodes must be at least 1",
             ),
             (
                 0 <= self.evaluation_epsilon <= 1,
-                f"evaluation_epsilon {self.evaluation_epsilon} must lie between 0 and 1",
+                f"--evaluation-epsilon {self.evaluation_epsilon} must lie between 0 and 1",
             ),
             (
                 min(self.evaluation_video_steps, self.seed) >= 0,
-                f"evaluation_video_steps {self.evaluation_video_steps} (0 makes none) and seed {self.seed} must be "
+                f"--evaluation-video-steps {self.evaluation_video_steps} (0 makes none) and --seed {self.seed} must be "
                 "0 or above",
             ),
-            (self.log_every_steps >= 1, f"log_every_steps {self.log_every_steps} must be at least 1"),
+            (self.log_every_steps >= 1, f"--log-every-steps {self.log_every_steps} must be at least 1"),
             (
                 self.stop_at_score is None or self.evaluate_every_steps > 0,
-                "stop_at_score needs evaluations: set evaluate_every_steps above 0",
+                "--stop-at-score needs evaluations: set --evaluate-every-steps above 0",
             ),
             (
                 self.auxiliary.task not in FROM_REPLAY or self.auxiliary.batch_size <= self.agent.batch_size,
-                f"auxiliary_batch_size {self.auxiliary.batch_size} is more than the batch_size "
+                f"--auxiliary-batch-size {self.auxiliary.batch_size} is more than the --batch-size "
                 f"{self.agent.batch_size} that is replayed",
             ),
             (
                 self.agent.target_update_steps >= self.num_envs,
-                f"target_update_steps {self.agent.target_update_steps} is less than one step of all "
-                f"{self.num_envs} environments: raise it or lower num_envs",
+                f"--target-update-steps {self.agent.target_update_steps} is less than one step of all "
+                f"{self.num_envs} environments: raise it or lower --num-envs",
             ),
         ]
         require(checks)
@@ -254,23 +254,23 @@ class SB3Config:
         checks = [
             (
                 min(self.total_steps, self.num_envs, self.checkpoints_kept, self.evaluation_episodes) >= 1,
-                "total_steps, num_envs, checkpoints_kept and evaluation_episodes must be at least 1",
+                "--total-steps, --num-envs, --checkpoints-kept and --evaluation-episodes must be at least 1",
             ),
             (
                 self.algorithm != "dqn" or self.num_envs % 4 == 0 or 4 % self.num_envs == 0,
-                f"num_envs {self.num_envs} of a dqn must be 1, 2 or a multiple of 4: it makes one update for 4 steps",
+                f"--num-envs {self.num_envs} of a dqn must be 1, 2 or a multiple of 4: it makes one update for 4 steps",
             ),
             (
                 min(self.checkpoint_every_steps, self.evaluate_every_steps, self.num_threads, self.seed) >= 0,
-                "checkpoint_every_steps, evaluate_every_steps, num_threads and seed must be 0 or above",
+                "--checkpoint-every-steps, --evaluate-every-steps, --num-threads and --seed must be 0 or above",
             ),
             (
                 self.learning_rate is None or 0 < self.learning_rate < math.inf,
-                f"learning_rate {self.learning_rate} must be above 0",
+                f"--learning-rate {self.learning_rate} must be above 0",
             ),
             (
                 0 <= self.evaluation_epsilon <= 1,
-                f"evaluation_epsilon {self.evaluation_epsilon} must lie between 0 and 1",
+                f"--evaluation-epsilon {self.evaluation_epsilon} must lie between 0 and 1",
             ),
         ]
         require(checks)

@@ -34,9 +34,7 @@ def read_curve(folder: Path, over: str, metric: str) -> tuple[list[float], list[
     rows = whole_rows(folder / "metrics.csv")
     told = [name for name in (rows[0] if rows else {}) if any(row[name] for row in rows)]
     if missing := [name for name in (over, metric) if name not in told]:
-        raise ValueError(
-            f"'{folder}' tells no {missing[0]}; --metric and --over take {', '.join(told) or 'nothing yet'}"
-        )
+        raise ValueError(f"'{folder}' tells no {missing[0]}; it tells {', '.join(told) or 'nothing yet'}")
     # Rows of evaluations do not tell all counts: those are as in the row before. Of each place the last row counts:
     # the evaluation at the end is of more games than the one before it.
     place, last = "", {}
@@ -56,7 +54,10 @@ def main(args: CurvesArgs) -> int:
         if args.out.suffix not in (".png", ".svg", ".pdf") or not args.out.parent.is_dir():
             raise ValueError(f"--out {args.out}: needs the name of a .png, .svg or .pdf in a folder that is there")
         need_writable(args.out)
-        curves = [read_curve(run, args.over, args.metric) for run in args.runs]
+        try:
+            curves = [read_curve(run, args.over, args.metric) for run in args.runs]
+        except ValueError as error:
+            raise ValueError(f"{error}. See --metric and --over") from error
     names = [run.name for run in args.runs]
     if len(set(names)) < len(names):
         names = [str(run) for run in args.runs]

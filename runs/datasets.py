@@ -80,8 +80,8 @@ def _recording(task: str, folder: Path, game: str | None) -> Dataset:
     splits = {name: np.flatnonzero(belongs == name) for name in SPLITS}
     if episodes[-1] + 1 < EPISODES_NEEDED:
         raise DatasetError(
-            f"'{folder}' has {episodes[-1] + 1} episodes of {game}, and training, validation and test need "
-            f"{EPISODES_NEEDED}: record more --steps, into another --out"
+            f"'{folder}' has {episodes[-1] + 1} of the {EPISODES_NEEDED} episodes of {game} that training, validation "
+            "and test need at least: record more --steps, into another --out"
         )
     labels = labels_of(card, game)
     if task == "classification":

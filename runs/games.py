@@ -16,11 +16,11 @@ def main(_args: GamesArgs) -> int:
     from envs.labels.games import LABELS
     from envs.scores import HUMAN_AND_RANDOM
 
-    print(f"{'game':22} {'random':>10} {'human':>10}")
+    print(f"{'game':22} {'random':>10} {'human':>10}   labels")
     for game in GAMES:
         known = HUMAN_AND_RANDOM.get(game)
         scores = f"{known.random:10.1f} {known.human:10.1f}" if known else " " * 21
-        print(f"{game:22} {scores} {'  labels' if game in LABELS else ''}".rstrip())
+        print(f"{game:22} {scores} {'  yes' if game in LABELS else ''}".rstrip())
     for game in TWO_PLAYERS_ONLY:
         print(f"{game:22} (its ROM is here, but it is for two players only)")
     print(f"\n{len(GAMES)} Atari games; besides: catch, and any Gymnasium environment with pixels by its id")

@@ -148,59 +148,62 @@ class PerceptionConfig:
         """Raise ConfigError, in words that say what to do, where a value cannot be meant."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         checks = [
-            (not (self.freeze and self.finetune), "freeze and finetune exclude each other"),
+            (not (self.freeze and self.finetune), "--freeze and --finetune exclude each other"),
             (
                 self.head in ("auto", *HEADS[self.task]),
-                f"head {self.head} is none of {self.task}'s: auto, {', '.join(HEADS[self.task])}",
+                f"--head {self.head} is none of {self.task}'s: auto, {', '.join(HEADS[self.task])}",
             ),
             *(
                 (
                     self.task in tasks or getattr(self, name) == defaults[name],
-                    f"{name} is an option of {' and '.join(tasks)} only",
+                    f"--{name.replace('_', '-')} is an option of {' and '.join(tasks)} only",
                 )
                 for name, tasks in OPTIONS_OF.items()
             ),
-            (min(self.total_updates, self.batch_size) >= 1, "total_updates and batch_size must be at least 1"),
-            (self.task != "contrast" or self.batch_size > 1, "contrast needs a batch_size above 1"),
+            (min(self.total_updates, self.batch_size) >= 1, "--total-updates and --batch-size must be at least 1"),
+            (self.task != "contrast" or self.batch_size > 1, "contrast needs a --batch-size above 1"),
             (
                 self.task == "classification" or self.augmentation != "affine",
-                "augmentation affine moves the picture and not what is true of it: use none",
+                "--augmentation affine moves the picture and not what is true of it: use none",
             ),
             (
                 self.latent_size >= 1 and self.motion_weight >= 0,
-                "latent_size must be at least 1, motion_weight 0 (off) or above",
+                "--latent-size must be at least 1, --motion-weight 0 (off) or above",
             ),
             (
                 self.head != "vae-gan" or 0 <= self.warm_up_updates < self.total_updates,
-                f"warm_up_updates {self.warm_up_updates} must be at least 0, and fewer than total_updates",
+                f"--warm-up-updates {self.warm_up_updates} must be at least 0, and fewer than --total-updates",
             ),
             (
                 self.head == "vae-gan" or self.warm_up_updates == defaults["warm_up_updates"],
-                "warm_up_updates are a vae-gan's: give --head vae-gan",
+                "--warm-up-updates are a vae-gan's: give --head vae-gan",
             ),
-            (self.beam_width >= 1, f"beam_width {self.beam_width} must be at least 1"),
+            (self.beam_width >= 1, f"--beam-width {self.beam_width} must be at least 1"),
             (
                 self.learning_rate is None or self.learning_rate > 0,
-                f"learning_rate {self.learning_rate} must be above 0",
+                f"--learning-rate {self.learning_rate} must be above 0",
             ),
             (
                 self.adam_beta1 is None or 0 <= self.adam_beta1 < 1,
-                f"adam_beta1 {self.adam_beta1} must be 0 or above, and below 1",
+                f"--adam-beta1 {self.adam_beta1} must be 0 or above, and below 1",
             ),
             (
                 self.game != "all" or self.task in ("classification", "gan"),
-                "game all goes with classification and gan: the other tasks learn from one",
+                "--game all goes with classification and gan: the other tasks learn from one",
             ),
-            (self.label_spread >= 0, f"label_spread {self.label_spread} must be 0 (off) or above"),
-            (self.weight_decay >= 0, f"weight_decay {self.weight_decay} must be 0 or above"),
-            (0 <= self.dropout < 1, f"dropout {self.dropout} must lie between 0 and 1"),
-            (self.image_size >= 0 and self.num_threads >= 0, "image_size and num_threads must be 0 (chosen) or above"),
+            (self.label_spread >= 0, f"--label-spread {self.label_spread} must be 0 (off) or above"),
+            (self.weight_decay >= 0, f"--weight-decay {self.weight_decay} must be 0 or above"),
+            (0 <= self.dropout < 1, f"--dropout {self.dropout} must lie between 0 and 1"),
+            (
+                self.image_size >= 0 and self.num_threads >= 0,
+                "--image-size and --num-threads must be 0 (chosen) or above",
+            ),
             (
                 min(self.evaluate_every_updates, self.checkpoints_kept, self.log_every_updates) >= 1,
-                "evaluate_every_updates, checkpoints_kept and log_every_updates must be at least 1",
+                "--evaluate-every-updates, --checkpoints-kept and --log-every-updates must be at least 1",
             ),
-            (self.checkpoint_every_updates >= 0, "checkpoint_every_updates must be 0 (off) or above"),
-            (self.seed >= 0, f"seed {self.seed} must be 0 or above"),
+            (self.checkpoint_every_updates >= 0, "--checkpoint-every-updates must be 0 (off) or above"),
+            (self.seed >= 0, f"--seed {self.seed} must be 0 or above"),
         ]
         require(checks)
 

@@ -57,7 +57,9 @@ def main(args: RecordArgs) -> int:
         asked, resumed = _card(args), (args.out / "card.json").exists()
         card = read_card(args.out) if resumed else asked
         if other := [name for name in asked if name not in CHANGING and card.get(name) != asked[name]]:
-            told = " and ".join(f"{name} {card.get(name)}, not {asked[name]}" for name in other)
+            told = " and ".join(
+                "other labels" if name == "names" else f"{name} {card.get(name)}, not {asked[name]}" for name in other
+            )
             raise FramesError(f"'{args.out}' holds another recording ({told}): choose another --out")
         lock = RunFolder(args.out, resumed=resumed)
         replace_text(args.out / "card.json", json.dumps(card, indent=1))
@@ -100,7 +102,10 @@ def main(args: RecordArgs) -> int:
         for game, (_, episode) in card["done"].items():
             held = episode + (columns[game]["episodes"][-1] == episode)
             if held < EPISODES_NEEDED:
-                display.say(f"{game}: {held} episodes; a perception task needs {EPISODES_NEEDED}, so more --steps")
+                display.say(
+                    f"{game}: {held} of the {EPISODES_NEEDED} episodes that a perception task needs at least: record "
+                    "more --steps, into another --out"
+                )
     return 0
 
 

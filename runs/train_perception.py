@@ -85,8 +85,7 @@ def tell(run: "PerceptionRun", result: dict[str, Any]) -> None:
     from rich.table import Table
 
     columns = [name for name in ("majority", RANDOM_FROZEN, "test") if name in result]
-    blind = "majority: a blind guess of what is commonest, at each pixel or of each variable"
-    caption = blind if "majority" in columns else None
+    caption = "majority: a blind guess, of what is commonest" if "majority" in columns else None
     table = Table(title=f"{run.config.task} of {run.data.name}, test split", caption=caption)
     table.add_column("")
     for name in columns:

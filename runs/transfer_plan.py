@@ -147,7 +147,9 @@ class Plan:
         Raises:
             ValueError: what is there is of another game or of other sizes.
         """
-        if self._sizes_file.exists() and (found := json.loads(self._sizes_file.read_text())) != self._sizes:
+        from runs.checkpoints import load_json
+
+        if self._sizes_file.exists() and (found := load_json(self._sizes_file)) != self._sizes:
             raise ValueError(f"'{self.out}' holds runs of {found}: give the same game and sizes, or another --out")
         if self._results_file.exists():
             if not self._sizes_file.exists():
@@ -175,8 +177,10 @@ class Plan:
         Raises:
             ValueError: a transfer in it is alive, or it cannot be written.
         """
+        from runs.checkpoints import replace_text
+
         self._lock = RunFolder(self.out, resumed=True)
-        self._sizes_file.write_text(json.dumps(self._sizes))
+        replace_text(self._sizes_file, json.dumps(self._sizes) + "\n")
 
     def jobs(self) -> list[Job]:
         """Return every job once, after those that it needs."""
@@ -189,12 +193,15 @@ class Plan:
 
     def seconds_left(self) -> float:
         """Return about how long they take: as long as those that are done, else as long as ours did."""
-        rates = {kind: [rate] for kind, rate in SECONDS_A_THOUSAND.items()}
+        at_once = self.args.at_once
+        measured: dict[str, list[float]] = {kind: [] for kind in SECONDS_A_THOUSAND}
         for job in self.jobs():
             if job.is_done() and (job.folder / "metrics.csv").exists():
-                rates[job.kind].append(max(read_curve(job.folder, "seconds", "seconds")[0]) / job.thousands)
-        mean = {kind: float(np.mean(found[1:] or found)) for kind, found in rates.items()}
-        return sum(job.thousands * mean[job.kind] for job in self.left()) / self.args.at_once
+                seconds = max(read_curve(job.folder, "seconds", "seconds")[0])
+                measured[job.kind].append(seconds / job.thousands / at_once)
+        expected = {kind: rate / (1 + (at_once - 1) / 3) for kind, rate in SECONDS_A_THOUSAND.items()}
+        rates = {kind: float(np.mean(found or expected[kind])) for kind, found in measured.items()}
+        return sum(job.thousands * rates[job.kind] for job in self.left())
 
     def write(self) -> None:
         """Write every figure that there is to `results.csv`, and the table of their means to `results.md`."""
@@ -280,9 +287,9 @@ def _name(source: str) -> str:
     return source.replace(":", "-")
 
 
-def _in_order(jobs: Iterable[Job]) -> list[Job]:
+def _in_order(wanted: Iterable[Job]) -> list[Job]:
     """Return jobs and what they need, each once, after what it needs."""
     found: dict[Job, None] = {}
-    for job in jobs:
+    for job in wanted:
         found |= dict.fromkeys((*_in_order(job.needs), job))
     return list(found)

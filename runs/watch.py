@@ -75,7 +75,7 @@ class WatchArgs:
 
 
 def check(args: WatchArgs) -> None:
-    """Raise ValueError, in words that say what to do, where options cannot be meant or contradict each other."""
+    """Raise ConfigError, in words that say what to do, where options cannot be meant or contradict each other."""
     check_play(1 if args.episodes is None else args.episodes, args.epsilon, args.seed)
     in_rerun, every = args.viewer or args.record is not None, args.saliency_every_steps
     checks = [

@@ -11,6 +11,7 @@ from agents.losses import huber, td_error
 from agents.networks import QHead
 from agents.replay import Batch
 from perception.backbones import BACKBONES
+from perception.config import ConfigError
 from runs.presets import PRESETS
 
 CONFIG = DQNConfig(replay_capacity_steps=1000, learning_starts_steps=10, learning_rate=1e-3)
@@ -279,17 +280,17 @@ def test_dueling_head_against_a_hand_worked_sum() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learning_rate": 0.0}, "learning_rate"),
-        ({"learning_rate_end": 1.0}, "learning_rate_end"),
-        ({"batch_size": 0}, "batch_size"),
-        ({"discount": 1.5}, "discount"),
-        ({"n_steps": 0}, "n_steps"),
-        ({"epsilon_end": 2.0}, "epsilon_end"),
+        ({"learning_rate": 0.0}, "--learning-rate 0.0"),
+        ({"learning_rate_end": 1.0}, "--learning-rate-end 1.0"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"discount": 1.5}, "--discount 1.5"),
+        ({"n_steps": 0}, "--n-steps 0"),
+        ({"epsilon_end": 2.0}, "--epsilon-end <= "),
         ({"learning_starts_steps": 10**7}, "never be held"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(changes: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         DQNConfig(**changes)  # type: ignore[arg-type]
 
 

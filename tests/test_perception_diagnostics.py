@@ -81,10 +81,11 @@ def test_faults_by_hand() -> None:
         {
             "quick": dataclasses.replace(healthy, update_ratio=0.4),
             "flat": dataclasses.replace(healthy, activation_spread=0.0, dead_share=1.0),
+            "flat and far": dataclasses.replace(healthy, activation_mean=-500.0, activation_spread=1e-4),
             "dark": dataclasses.replace(healthy, dead_share=0.95),
         }
     )
-    assert found.keys() == {"quick moves", "flat constant", "dark dead"}
+    assert found.keys() == {"quick moves", "flat constant", "flat and far constant", "dark dead"}
     assert "moves by 40% of its size" in found["quick moves"] and "95% of its ReLUs" in found["dark dead"]
 
 

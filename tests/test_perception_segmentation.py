@@ -6,6 +6,7 @@ import torch
 
 from perception.backbones import BACKBONES
 from perception.networks import PerceptionNetwork
+from perception.pictures import hues
 from perception.segmentation import VOID, Segmentation, balanced_weights, centred, near, segmentation_loss
 
 
@@ -105,4 +106,9 @@ def test_words_and_picture() -> None:
     masks = torch.zeros(7, 84, 84, dtype=torch.uint8)
     network = PerceptionNetwork(backbone := BACKBONES["nature"](4), task.make_head(backbone, (84, 84), "skips", 0.0))
     picture = task.picture(network, np.zeros((7, 4, 84, 84), np.uint8), masks, masks)
-    assert picture.shape[2] == 3 and picture.shape[0] > 6 * 168
+    tile = 168 + 6
+    assert picture.shape[0] > 6 * (tile + 13) and picture.shape[1:] == (6 * tile + 6, 3)
+    legend = {tuple(colour) for colour in picture[-25:].reshape(-1, 3).tolist()}
+    assert {tuple(colour) for colour in hues(3).tolist()} <= legend
+    alone = task.picture(network, np.zeros((1, 4, 84, 84), np.uint8), masks[:1])
+    assert alone.shape[1] == tile + 6  # where names do not fit beside each other, they stand below

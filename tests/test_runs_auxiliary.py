@@ -60,7 +60,7 @@ def test_wrong_input_gets_a_line(recorded: Path, tmp_path: Path) -> None:
     options = ["--tracking", "none", "--out", str(out)]
     with_data = ["--auxiliary-data", str(recorded)]
     for contradiction, named in (
-        (LABELS, "needs labels: give --auxiliary-data"),
+        (LABELS, "labels: give --auxiliary-data, a recording of this game (python -m runs.record_frames)"),
         (["--auxiliary", "contrast", *with_data], "takes none"),
         (["--auxiliary", "contrast", "--auxiliary-batch-size", "64"], "more than the --batch-size 32"),
     ):

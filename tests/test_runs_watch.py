@@ -24,6 +24,7 @@ from rerun.chunk import RrdReader
 from agents.dqn import DQN
 from envs.config import EnvConfig
 from perception.captioning import SPECIAL
+from perception.config import ConfigError
 from perception.saliency import integrated_gradients
 from runs.agent_checkpoints import load_agent, write_weights
 from runs.checkpoints import CheckpointError
@@ -195,7 +196,7 @@ def test_what_contradicts_itself_is_refused(agent: Path, eyes: list[Path], tmp_p
         ((*video, "--saliency", "gradients"), "--saliency goes with"),
         ((*record, "--episodes", "0"), "--episodes"),
     ):
-        with pytest.raises(ValueError, match=named):
+        with pytest.raises((ConfigError, ValueError), match=named):
             check(tyro.cli(WatchArgs, args=[str(agent), *options]))
     assert "--best goes without --follow" in refused("runs.watch", str(agent), *record, "--best", "--follow")
     assert not list(tmp_path.iterdir())
