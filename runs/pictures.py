@@ -48,7 +48,7 @@ def draw_step(
     canvas.paste(shown, SCREEN[:2])
     draw.text((352, 14), "what the network sees", FAINT, _SMALL)
     canvas.paste(Image.fromarray(network_input).resize((168, 168), Image.Resampling.NEAREST), (352, 36))
-    draw.text((352, 216), f"{opinion_is}; bars begin at the least", FAINT, _SMALL)
+    draw.text((352, 216), f"{opinion_is}; bars relative", FAINT, _SMALL)
     _draw_opinion(draw, action_names, opinion, action)
     _draw_trace(draw, values)
     return np.asarray(canvas)
