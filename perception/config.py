@@ -39,8 +39,11 @@ class Ascent:
 
     def __post_init__(self) -> None:
         """Raise ConfigError, in words that say what to do, where a value cannot be meant."""
-        for name, least in (("updates", 1), ("octaves", 1), ("jitter", 0), ("smoothness", 0), ("sparsity", 0)):
-            value = getattr(self, name)
-            require([(value is None or value >= least, f"--{name} {value} must be at least {least}")])
+        bounds = (("updates", 1), ("octaves", 1), ("jitter", 0), ("smoothness", 0), ("sparsity", 0))
+        given = ((name, getattr(self, name), least) for name, least in bounds)
+        require(
+            (value is None or value >= least, f"--{name} {value} must be at least {least}")
+            for name, value, least in given
+        )
         rates = (("--learning-rate", self.learning_rate), ("--dream-rate", self.dream_rate))
         require((rate > 0, f"{name} {rate} must be above 0") for name, rate in rates)
