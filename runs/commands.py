@@ -1,19 +1,20 @@
 """What every command shares: reading its options, and ending with one clear line when the input is wrong."""
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, get_type_hints
+from typing import IO, Any, get_type_hints
 
 import tyro
 
 from perception.config import ConfigError
 
-WRONG_INPUT, DIVERGED, INTERRUPTED = 2, 3, 130
+WRONG_INPUT, DIVERGED, INTERRUPTED, UNREAD = 2, 3, 130, 128 + signal.SIGPIPE
 
 
 def run_command(main: Callable[[Any], int]) -> None:
@@ -22,9 +23,21 @@ def run_command(main: Callable[[Any], int]) -> None:
         spec = sys.modules["__main__"].__spec__
         args = tyro.cli(options(main), prog=f"python -m {spec.name}" if spec else None)
     try:
-        sys.exit(main(args))
+        code = main(args)
+        sys.stdout.flush()
+        sys.exit(code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # `head`, say, has read enough
+        send_nowhere(sys.stdout)
+        sys.exit(UNREAD)
+
+
+def send_nowhere(file: IO[str]) -> None:
+    """Let what is written to a stream, and what waits in it, go nowhere: nobody is there to read it any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, file.fileno())
+    os.close(nowhere)
 
 
 def options(main: Callable[[Any], int]) -> type:
@@ -38,7 +51,10 @@ def resumes(argv: list[str]) -> bool:
 
 
 class StopSignal:
-    """Notes SIGINT or SIGTERM, so that a loop ends after its step; a second one ends the process at once."""
+    """Notes what asks a loop to end after its step: Ctrl-C, SIGTERM, or a terminal that closes.
+
+    A second one ends the process at once, but not a terminal's, which often tells twice.
+    """
 
     def __init__(self) -> None:
         self.number = 0
@@ -46,18 +62,26 @@ class StopSignal:
 
     def listen(self) -> None:
         """Take the signals from now on."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+        signal.signal(signal.SIGINT, self._note)
+        on_end(self._note)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.number = number
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     @property
     def exit_code(self) -> int:
         """What a process that ended by this signal returns."""
         return 128 + self.number
+
+
+def on_end(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Let a handler take SIGTERM and, but where it is ignored, as `nohup` has it, SIGHUP, a closed terminal's."""
+    signal.signal(signal.SIGTERM, handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, handler)
 
 
 def need_writable(path: Path) -> None:

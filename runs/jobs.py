@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from runs.commands import on_end
 from runs.folders import in_use, was_evaluated
 
 
@@ -42,12 +43,14 @@ def wait(process: "subprocess.Popen[bytes]") -> int:
 
 
 def listen() -> None:
-    """Take SIGTERM for an interrupt from now on, so that no process is left behind."""
+    """Take what ends this process for an interrupt from now on, so that no process is left behind."""
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:  # may come twice, and a run that is interrupted twice ends without saving
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    on_end(interrupt)
 
 
 def is_whole(folder: Path) -> bool:

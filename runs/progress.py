@@ -1,14 +1,40 @@
 """One calm display for long work: a bar where there is a terminal, a line now and then where there is none."""
 
+import errno
+import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from runs.commands import send_nowhere
+
 FIRST_LINE_SECONDS, LINE_EVERY_SECONDS = 0.1, 10.0
+
+
+class WhileRead:
+    """A stream that may lose its reader: a terminal or a pipe that is closed, or a full disk, ends no work."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        """Be what the stream is, whether it is a terminal, say."""
+        return getattr(self._file, name)
+
+    def write(self, text: str) -> int:
+        """Write, and let nothing wait."""
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:  # after which there may be room again
+                send_nowhere(self._file)
+        return len(text)
 
 
 class ProgressDisplay:
@@ -16,7 +42,7 @@ class ProgressDisplay:
 
     def __init__(self, total: int, unit: str = "steps") -> None:
         """Show work of `total` units."""
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(file=cast("IO[str]", WhileRead(sys.stderr)), highlight=False)
         self._total, self._unit = total, unit
         self._began, self._began_at = time.monotonic(), 0
         self._next_line = 0.0

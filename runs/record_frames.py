@@ -42,7 +42,7 @@ class RecordArgs:
 
 
 def main(args: RecordArgs) -> int:
-    """Record; return 0, or 130 or 143 when a signal stopped it."""
+    """Record; return 0, or 128 and its number when a signal stopped it."""
     from envs.screens import EmulatedGame
     from runs.checkpoints import replace_text
     from runs.folders import RunFolder

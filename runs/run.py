@@ -146,7 +146,7 @@ class Run(Generic[Config]):
         return f"{ended} at {self.unit} {self.done:,}. To go on: {resume}"
 
     def exit_code(self, ended: str) -> int:
-        """Return what its process returns: 0 at the end, 130 or 143 after a signal, 3 when the loss diverged."""
+        """Return what its process does: 0 at the end, 128 and its number after a signal, 3 when the loss diverged."""
         if ended == "stopped":
             return self.stop_signal.exit_code
         return DIVERGED if ended == "diverged" else 0

@@ -103,7 +103,7 @@ def read_args(argv: list[str]) -> PerceptionConfig | PerceptionResumeArgs:
 
 
 def main(argv: list[str]) -> int:
-    """Train; return 0 at the end of the run, 130 or 143 when a signal stopped it, 3 when the loss diverged."""
+    """Train; return 0 at the end of the run, 128 and its number when a signal stopped it, 3 when the loss diverged."""
     with refusing_bad_input():
         args = read_args(argv)
     if isinstance(args, PerceptionConfig) and args.check:

@@ -168,6 +168,8 @@ def refusing_files() -> "Iterator[None]":
 
     try:
         yield
+    except BrokenPipeError:  # nobody reads the scores
+        raise
     except (CheckpointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)

@@ -22,7 +22,7 @@ machine.usable_cores = lambda: 1  # commands that run within a test take as many
 def nothing_is_left() -> Iterator[None]:
     """End what a test started and did not end; take back what a command within it has settled for its process."""
     before = len(STARTED)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for process in STARTED[before:]:
         if process.poll() is None:

@@ -84,6 +84,15 @@ def test_help_is_quick() -> None:
     assert done.returncode == 0 and done.stdout.count("usage: ") == len(COMMANDS), done.stderr
 
 
+def test_a_command_ends_quietly_when_nobody_reads_what_it_prints() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "runs.games"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
 def test_every_promised_option_is_there() -> None:
     shown = run("runs.train_dqn", "classic", "--help")
     for option in (

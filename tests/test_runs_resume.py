@@ -110,7 +110,7 @@ def test_killed_while_a_checkpoint_is_written(whole: Path, tmp_path: Path) -> No
     assert_same(whole, killed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_says_how_to_go_on_and_goes_on(number: signal.Signals, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     options = [*TINY, "--checkpoint-every-steps", "0"]
@@ -125,6 +125,16 @@ def test_a_signal_saves_says_how_to_go_on_and_goes_on(number: signal.Signals, tm
     assert f"--resume '{stopped}'" in output
     run("runs.train_dqn", "--resume", str(stopped))
     assert_same(whole, stopped)
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_says(whole: Path, tmp_path: Path) -> None:
+    unread = tmp_path / "unread"
+    process = start("runs.train_dqn", *TINY, "--out", str(unread))
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(100) == 0
+    assert_same(whole, unread)
 
 
 def test_a_finished_run_goes_on_to_a_new_end(whole: Path, tmp_path: Path) -> None:
