@@ -84,6 +84,11 @@ def on_end(handler: Callable[[int, FrameType | None], None]) -> None:
         signal.signal(signal.SIGHUP, handler)
 
 
+def first_line(error: Exception) -> str:
+    """Return what an error of a library says, without its lines below the first."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def need_writable(path: Path) -> None:
     """Raise ValueError where a file cannot be written; ask before the work that ends in it."""
     if not path.parent.is_dir():

@@ -1,5 +1,6 @@
 """What can be looked into of any checkpoint: its backbone, the numbers that its head gives, and pictures it knows."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -81,8 +82,8 @@ def _perception(checkpoint: Path, game: str | None, steps: int, seed: int, devic
         try:
             data = open_dataset(config.task, config.data, config.game, about["size"][0], config.seed)
             images = data.images(np.sort(data.splits["test"])[:: -(-len(data.splits["test"]) // PICTURES)])
-        except (DatasetError, FramesError):
-            pass  # it has changed since: what is drawn needs none of it
+        except (DatasetError, FramesError) as error:  # it has changed since: what is drawn needs none of it
+            print(f"warning: no known pictures are shown beside: {error}", file=sys.stderr)
     names, ask = answers_of(task, network)
     seen = torch.from_numpy(images).to(machine.choose_device(device))
     # Of several games no screen stands still.

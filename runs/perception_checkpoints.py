@@ -32,6 +32,7 @@ from runs.checkpoints import (
     save_json,
     save_tensors,
 )
+from runs.commands import first_line
 from runs.config import to_json
 from runs.perception_config import HEADS, PerceptionConfig, perception_config
 
@@ -140,5 +141,5 @@ def load_perception(
         network = make_network(task, backbone, tuple(about["size"]), config)
         network.load_state_dict(load_tensors(checkpoint / "weights.safetensors"))
     except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"'{checkpoint}' does not fit its configuration: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"'{checkpoint}' does not fit its configuration: {first_line(error)}") from error
     return network.to(machine.choose_device(device)).eval(), task, config, about

@@ -58,16 +58,16 @@ class PerceptionRun(Run[PerceptionConfig]):
         size = config.image_size or max(32, smallest_image(source))
         self.data: Dataset = open_dataset(config.task, config.data, config.game, size, config.seed)
         if config.image_size and self.data.recorded:
-            raise ValueError(f"image_size is an option of pictures: '{config.data}' is a recording, of 84×84")
+            raise ValueError(f"--image-size is an option of pictures: '{config.data}' is a recording, of 84×84")
         if config.motion_weight and not self.data.recorded:
-            raise ValueError(f"motion_weight is an option of recordings: nothing moves in '{config.data}'")
+            raise ValueError(f"--motion-weight is an option of recordings: nothing moves in '{config.data}'")
         variables = config.task == "classification" and "class" not in self.data.names
         if config.augmentation == "affine" and variables:
             raise ValueError(
-                "augmentation affine moves the picture and not where the variables say things are: use none"
+                "--augmentation affine moves the picture and not where the variables say things are: use none"
             )
         if config.label_spread not in (0, DEFAULT_SPREAD) and not variables and config.task == "classification":
-            raise ValueError(f"label_spread is an option of a game's variables: '{config.data}' has classes")
+            raise ValueError(f"--label-spread is an option of a game's variables: '{config.data}' has classes")
         self.backbone_name, backbone = make_backbone(source, self.data.channels)
         self._pixels = self.data.pixels() if config.task == "segmentation" else None
         found = self._data_is = {

@@ -15,6 +15,7 @@ from PIL import Image
 from perception.captioning import PAD
 from perception.datasets import SPLITS, Dataset, DatasetError, sentences
 from perception.segmentation import VOID
+from runs.commands import first_line
 
 CALLED = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 PICTURE_KINDS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".tif", ".tiff"}
@@ -262,7 +263,7 @@ def _public(name: str, size: int, seed: int, labelled: bool) -> Dataset:
         loaded = datasets.load_dataset("parquet", data_files=name) if name.endswith(".parquet") else None
         loaded = loaded or datasets.load_dataset(name)
     except Exception as error:  # whatever a library that reads a hundred formats over the network raises
-        raise DatasetError(f"the data set '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise DatasetError(f"the data set '{name}' cannot be loaded: {first_line(error)}") from error
     if "train" not in loaded:
         raise DatasetError(f"the data set '{name}' has no split called train, but {', '.join(loaded)}")
     first = loaded["train"][0]

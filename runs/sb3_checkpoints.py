@@ -22,6 +22,7 @@ from runs.checkpoints import (
     save_tensors,
     sync,
 )
+from runs.commands import first_line
 from runs.config import SB3Config, from_json, to_json
 from runs.perception_checkpoints import make_backbone
 
@@ -63,5 +64,5 @@ def load_sb3(path: Path, device: str = "auto") -> tuple[SB3Player, SB3Config]:
         )
         load_weights(model, load_tensors(checkpoint / "weights.safetensors"))
     except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"'{checkpoint}' does not fit its configuration: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"'{checkpoint}' does not fit its configuration: {first_line(error)}") from error
     return SB3Player(model), config

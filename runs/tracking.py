@@ -18,6 +18,7 @@ from typing import Any
 from perception.diagnostics import Layer
 from runs import machine
 from runs.checkpoints import replace_text, sync
+from runs.commands import first_line
 from runs.config import SB3Config, Tracking, TrainConfig, to_json
 from runs.folders import whole_rows
 from runs.perception_config import PerceptionConfig
@@ -327,8 +328,7 @@ def _start_wandb(folder: Path, about: dict[str, Any], say: Callable[[str], None]
         run = wandb.init(mode=mode, **options)  # type: ignore[arg-type]
     except wandb.errors.Error as error:
         # No network, a wrong key, a changed server: the run is worth more than its log.
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        say(f"warning: W&B cannot be used ({reason}): logging offline")
+        say(f"warning: W&B cannot be used ({first_line(error)}): logging offline")
         mode = "offline"
         os.environ.pop("WANDB_API_KEY", None)
         wandb.teardown()  # or the run's id counts as in use
