@@ -89,14 +89,15 @@ def environment_only(args: BenchmarkArgs) -> Result:
     games = make_games(EnvConfig(args.game), args.num_envs, seed=0)
     rng = np.random.default_rng(0)
 
-    def play(steps: int) -> None:
-        for _ in range(steps // args.num_envs):
+    def play(steps: int) -> int:
+        rounds = -(-steps // args.num_envs)
+        for _ in range(rounds):
             games.step(rng.integers(games.num_actions, size=args.num_envs))
+        return rounds * args.num_envs
 
     play(WARM_UP_STEPS)
     began = time.perf_counter()
-    play(args.steps)
-    return {"steps_per_second": args.steps / (time.perf_counter() - began), "work": "no updates"}
+    return {"steps_per_second": play(args.steps) / (time.perf_counter() - began), "work": "no updates"}
 
 
 def learner_only(args: BenchmarkArgs) -> Result:
@@ -283,8 +284,9 @@ def _send_result(sender: Any, function: Callable[..., Result], args: tuple[Any, 
 
 def main(args: BenchmarkArgs) -> int:
     """Measure, print the table, return the exit code."""
-    from rich.console import Console
     from rich.table import Table
+
+    from runs.progress import console
 
     with refusing_bad_input():
         import gymnasium
@@ -318,7 +320,6 @@ def main(args: BenchmarkArgs) -> int:
     hardware = measured_alone(_hardware)
     flop_per_second = statistics.median(product["flop_per_second"] for product in products)
     best = bound(flop_per_second, medians["environment"])
-    console = Console(width=110)
     chips = [hardware[chip] for chip in ("gpu", "processor") if chip in hardware]
     table = Table(title=f"{args.game}, steps/s, median of {args.rounds}: {', '.join(chips)}, {hardware['cores']} cores")
     for column in ("what", "steps/s", "ratio to SB3", "share of the bound", "work measured"):
@@ -332,21 +333,22 @@ def main(args: BenchmarkArgs) -> int:
     for name, title in titles.items():
         ratio, share = medians[name] / medians["sb3"], medians[name] / best
         table.add_row(title, f"{medians[name]:,.0f}", f"{ratio:.2f}", f"{share:.0%}", results[name][0]["work"])
-    console.print(table)
-    console.print(f"whole loop / SB3, round by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
-    console.print(
-        f"bound: {best:,.0f} steps/s, of {flop_per_second / 1e12:.2f} TFLOP/s ({products[0]['precision']}, 2048³) for "
-        f"{BATCH_SIZE / STEPS_PER_UPDATE:g} samples of {UPDATE_FLOP / 1e6:g} MFLOP a step, and of the environment alone"
-    )
     spent = {
         name: statistics.median(result["ms_per_step"][name] for result in results["loop"])
         for name in results["loop"][0]["ms_per_step"]
     }
-    console.print("ms a step: " + ", ".join(f"{name} {ms:.2f}" for name, ms in spent.items()))
     if args.json is not None:
         whole = {"hardware": hardware, "medians": medians, "ratios": ratios, "results": results, "sb3_probes": probes}
         whole |= {"bound": best, "flop_per_second": flop_per_second, "ms_per_step": spent}
         args.json.write_text(json.dumps(whole, indent=1))
+    wide = console(width=110)
+    wide.print(table)
+    wide.print(f"whole loop / SB3, round by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+    wide.print(
+        f"bound: {best:,.0f} steps/s, of {flop_per_second / 1e12:.2f} TFLOP/s ({products[0]['precision']}, 2048³) for "
+        f"{BATCH_SIZE / STEPS_PER_UPDATE:g} samples of {UPDATE_FLOP / 1e6:g} MFLOP a step, and of the environment alone"
+    )
+    wide.print("ms a step: " + ", ".join(f"{name} {ms:.2f}" for name, ms in spent.items()))
     return 0
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from runs import dqn_run, perception_run
 from runs.commands import refusing_bad_input
 from runs.config import TrainConfig
 from runs.perception_config import PerceptionConfig
+from runs.progress import console
 
 FAILED = 1
 SAMPLES, FEW = 64, 8
@@ -37,7 +37,7 @@ def check(config: TrainConfig | PerceptionConfig) -> int:
     table = Table("check", "", "reason")
     for each in checks:
         table.add_row(each.name, {True: "pass", False: "FAIL", None: "–"}[each.passed], each.reason)
-    Console().print(table)
+    console().print(table)
     return FAILED if any(each.passed is False for each in checks) else 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, get_type_hints
+from typing import IO, Any, NoReturn, get_type_hints
 
 import tyro
 
@@ -24,13 +24,19 @@ def run_command(main: Callable[[Any], int]) -> None:
         args = tyro.cli(options(main), prog=f"python -m {spec.name}" if spec else None)
     try:
         code = main(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         sys.exit(code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # `head`, say, has read enough
-        send_nowhere(sys.stdout)
-        sys.exit(UNREAD)
+    except BrokenPipeError:
+        end_unread()
+
+
+def end_unread() -> NoReturn:
+    """End this process as those end that write to a pipe which nobody reads any more: `head`, say, has enough."""
+    send_nowhere(sys.stdout)
+    sys.exit(UNREAD)
 
 
 def send_nowhere(file: IO[str]) -> None:
@@ -113,6 +119,8 @@ def refusing_bad_input() -> Iterator[None]:
     gc.disable()
     try:
         yield
+    except BrokenPipeError:
+        end_unread()
     except (ValueError, OSError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG_INPUT)

@@ -10,6 +10,7 @@ from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from runs.commands import send_nowhere
 
@@ -20,7 +21,7 @@ class WhileRead:
     """A stream that may lose its reader: a terminal or a pipe that is closed, or a full disk, ends no work."""
 
     def __init__(self, file: IO[str]) -> None:
-        self._file = file
+        self._file = getattr(file, "rich_proxied_file", file)  # the stream itself, where a bar has put itself before it
 
     def __getattr__(self, name: str) -> Any:
         """Be what the stream is, whether it is a terminal, say."""
@@ -32,9 +33,15 @@ class WhileRead:
             self._file.write(text)
             self._file.flush()
         except OSError as error:
-            if error.errno != errno.ENOSPC:  # after which there may be room again
+            if error.errno in (errno.EPIPE, errno.EIO, errno.ENXIO):  # others, such as a full disk, may pass
                 send_nowhere(self._file)
         return len(text)
+
+
+def console(*, stderr: bool = False, **options: Any) -> Console:
+    """Return what prints to standard output or error, if there is one, whatever becomes of who reads it."""
+    file = sys.stderr if stderr else sys.stdout
+    return Console(file=None if file is None else cast("IO[str]", WhileRead(file)), stderr=stderr, **options)
 
 
 class ProgressDisplay:
@@ -42,7 +49,7 @@ class ProgressDisplay:
 
     def __init__(self, total: int, unit: str = "steps") -> None:
         """Show work of `total` units."""
-        self._console = Console(file=cast("IO[str]", WhileRead(sys.stderr)), highlight=False)
+        self._console = console(stderr=True, highlight=False)
         self._total, self._unit = total, unit
         self._began, self._began_at = time.monotonic(), 0
         self._next_line = 0.0
@@ -103,3 +110,7 @@ class ProgressDisplay:
     def say(self, message: str) -> None:
         """Print a line above the bar."""
         self._console.print(message, markup=False, soft_wrap=True)
+
+    def show(self, table: Table) -> None:
+        """Print a table above the bar."""
+        self._console.print(table)

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 from runs.benchmark import WARM_UP_STEPS, BenchmarkArgs, Result, measured_alone, whole_loop
 from runs.commands import need_writable, refusing_bad_input, run_command
+
+SB3_STEPS = 100_000
+SB3_BYTES = SB3_STEPS * 2 * 4 * 84 * 84  # each state, and the one after it, as whole stacks
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class ScalingArgs:
 
 def beside_a_busy_process(args: BenchmarkArgs) -> Result:
     """Measure the whole loop while another process keeps one core busy."""
-    neighbour = multiprocessing.get_context("spawn").Process(target=_spin, daemon=True)
+    neighbour = multiprocessing.get_context("spawn").Process(target=_spin, args=(os.getpid(),), daemon=True)
     neighbour.start()
     try:
         return measured_alone(whole_loop, args)
@@ -42,8 +46,8 @@ def beside_a_busy_process(args: BenchmarkArgs) -> Result:
         neighbour.join()
 
 
-def _spin() -> None:
-    while True:
+def _spin(starter: int) -> None:
+    while os.getppid() == starter:  # or it would outlive one that was killed
         pass
 
 
@@ -66,8 +70,9 @@ def sb3_replay_memory(steps: int) -> Result:
 
 def main(args: ScalingArgs) -> int:
     """Measure, print the tables, return the exit code."""
-    from rich.console import Console
     from rich.table import Table
+
+    from runs.progress import console
 
     with refusing_bad_input():
         from agents.replay import FrameReplay
@@ -85,7 +90,7 @@ def main(args: ScalingArgs) -> int:
             need_writable(file)
         if args.picture is not None and args.picture.suffix not in (".png", ".svg", ".pdf"):
             raise ValueError(f"--picture {args.picture}: needs the name of a .png, .svg or .pdf")
-    console, whole = Console(width=110), dict[str, Any]()
+    wide, whole = console(width=110), dict[str, Any]()
 
     def keep(**measured: Any) -> None:
         whole.update(measured)
@@ -101,28 +106,30 @@ def main(args: ScalingArgs) -> int:
         settings = BenchmarkArgs(game=args.game, steps=args.steps)
         quiet.append(measured_alone(whole_loop, settings)["steps_per_second"])
         busy.append(beside_a_busy_process(settings)["steps_per_second"])
+    keep(environments=speeds, quiet=quiet, busy=busy)
     table = Table("environments", "steps/s", title=f"{args.game}, whole loop, median of {args.rounds}")
     for number, measured in speeds.items():
         table.add_row(str(number), f"{statistics.median(measured):,.0f}")
-    console.print(table)
+    wide.print(table)
     shares = [b / q for b, q in zip(busy, quiet, strict=True)]
-    console.print(
+    wide.print(
         f"beside a process that keeps one core busy: {statistics.median(busy):,.0f} steps/s, "
         f"{statistics.median(shares):.0%} of the quiet speed ({', '.join(f'{share:.0%}' for share in shares)})"
     )
-
-    keep(environments=speeds, quiet=quiet, busy=busy)
-
     held = {}
     for steps in args.held_steps:
         held[steps] = measured_alone(whole_loop, BenchmarkArgs(game=args.game, steps=args.steps), steps)
+        keep(held=held)
     table = Table("steps held", "steps/s", "resident memory, GB", title=f"{args.game}, whole loop")
     for steps, measured in held.items():
         table.add_row(f"{steps:,}", f"{measured['steps_per_second']:,.0f}", f"{measured['memory_gb']:.2f}")
-    console.print(table)
-    theirs = measured_alone(sb3_replay_memory, 100_000)["memory_gb"]
-    console.print(f"SB3's ReplayBuffer of 100,000 steps: {theirs:.2f} GB, so {10 * theirs:.0f} GB for a million")
-    keep(held=held, sb3_gb_for_100000_steps=theirs)
+    wide.print(table)
+    if machine.available_memory() > SB3_BYTES:
+        theirs = measured_alone(sb3_replay_memory, SB3_STEPS)["memory_gb"]
+        keep(sb3_gb_for_100000_steps=theirs)
+        wide.print(f"SB3's ReplayBuffer of {SB3_STEPS:,} steps: {theirs:.2f} GB, so {10 * theirs:.0f} GB for a million")
+    else:
+        wide.print(f"SB3's ReplayBuffer of {SB3_STEPS:,} steps does not fit: it takes {SB3_BYTES / 1e9:.1f} GB")
     if args.picture is not None:
         draw(speeds, held, args.picture)
     return 0

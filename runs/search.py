@@ -270,8 +270,9 @@ class Search:
 
     def tell(self) -> None:
         """Print the runs, the best first, draw them, and warn where the best lies at the end of a range."""
-        from rich.console import Console
         from rich.table import Table
+
+        from runs.progress import console
 
         best = self._best()
         if best is None:
@@ -293,7 +294,7 @@ class Search:
         table = Table(*heads)
         for row in rows:
             table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
-        Console().print(table)
+        console().print(table)
         with (self.out / "trials.csv").open("w", newline="") as file:
             csv.writer(file).writerows([[*heads[:-1], "stopped"], *rows])
         self._draw()

@@ -49,9 +49,9 @@ def finish(run: "PerceptionRun", ended: str) -> str:
             if ended == "diverged":
                 run.display.say("warning: the probe beside it diverged and is left out")
                 ended = "done"
-        tell(run, result)
         if ended == "done":
             run.keep(result)
+        tell(run, result)
         run.display.say(f"pictures of the test split: {run.folder / 'test.png'}")
         run.display.say(run.how_to_go_on(ended))
     run.close()
@@ -81,7 +81,6 @@ def random_frozen(run: "PerceptionRun") -> tuple[dict[str, Any] | None, str]:
 
 def tell(run: "PerceptionRun", result: dict[str, Any]) -> None:
     """Print the test figures as a table, a column for the run and for each baseline."""
-    from rich.console import Console
     from rich.table import Table
 
     columns = [name for name in ("majority", RANDOM_FROZEN, "test") if name in result]
@@ -93,7 +92,7 @@ def tell(run: "PerceptionRun", result: dict[str, Any]) -> None:
     for metric in dict.fromkeys(metric for name in reversed(columns) for metric in result[name]):
         values = (result[name].get(metric) for name in columns)
         table.add_row(metric, *("" if value is None else f"{value:.3f}" for value in values))
-    Console().print(table)
+    run.display.show(table)
 
 
 def read_args(argv: list[str]) -> PerceptionConfig | PerceptionResumeArgs:

@@ -15,6 +15,7 @@ from runs import machine
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and what they start
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as nohup does
 machine.usable_cores = lambda: 1  # commands that run within a test take as many threads as there are cores
 
 

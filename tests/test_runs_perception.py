@@ -190,6 +190,15 @@ def test_a_signal_saves_and_says_how_to_go_on(recorded: Path, tmp_path: Path) ->
     assert process.returncode == 143 and "--resume" in output, output
 
 
+def test_a_run_that_nobody_reads_is_tested_all_the_same(recorded: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start("runs.train_perception", "segmentation", *SHORT, "--data", str(recorded), "--out", str(out))
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(100) == 0 and (out / "test.json").exists()
+
+
 def test_digits_in_a_few_hundred_updates(tmp_path: Path) -> None:
     options = "--data digits --backbone convnet --total-updates 250 --evaluate-every-updates 125 --tracking none"
     printed = run("runs.train_perception", "classification", *options.split(), "--out", str(tmp_path / "run"))
