@@ -28,7 +28,7 @@ def make_pixels(env_id: str, num_envs: int, seed: int) -> Episodes:
     """
     try:
         envs = SyncVectorEnv([partial(_preprocessed, env_id)] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
+    except (gymnasium.error.Error, ImportError, ValueError, TypeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"cannot make '{env_id}': {error}") from error
     space = envs.single_action_space
     if not isinstance(space, spaces.Discrete) or space.start != 0 or space.n > MOST_ACTIONS:
@@ -43,7 +43,11 @@ def make_pixels(env_id: str, num_envs: int, seed: int) -> Episodes:
 
 
 def _preprocessed(env_id: str) -> gymnasium.Env[Any, Any]:
-    env = gymnasium.make(env_id, render_mode="rgb_array", **_DISCRETE.get(env_id, {}))
+    options = _DISCRETE.get(env_id, {})
+    try:
+        env = gymnasium.make(env_id, render_mode="rgb_array", **options)
+    except TypeError:  # it takes no such option: then its observations must be images
+        env = gymnasium.make(env_id, **options)
     space = env.observation_space
     if isinstance(space, spaces.Box) and space.dtype == np.uint8 and space.shape == (4, 84, 84):
         return env

@@ -303,7 +303,7 @@ class ResumeArgs(ResumeRun):
     """Go on with a run where it stopped, under the same configuration and the same W&B run."""
 
     total_steps: int | None = None
-    """A new end."""
+    """A new end. A learning rate that falls until the end falls until this one: it rises at first."""
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from runs import machine
 from runs.agent_checkpoints import FORMAT, Segment, load_config, load_learner, make_agent, write_learner, write_weights
 from runs.auxiliary import AuxiliaryTask
 from runs.checkpoints import CheckpointError, load_backbone_weights
+from runs.commands import first_line
 from runs.config import ResumeArgs, TrainConfig
 from runs.evaluate import describe, evaluate
 from runs.folders import was_evaluated
@@ -234,8 +235,11 @@ class DQNRun(Run[TrainConfig]):
     def _keep_video(self, most_steps: int) -> None:
         """Write a video of the start of a game; warn where that fails."""
         config, video = self.config, self.folder / "videos" / f"{self.steps}.mp4"
-        if self._write(video, lambda to: record_video(self.agent, config.env, to, config.seed, 0.0, most_steps)):
-            self._tracker.log_file("evaluation_video", video, self.steps)
+        try:
+            if self._write(video, lambda to: record_video(self.agent, config.env, to, config.seed, 0.0, most_steps)):
+                self._tracker.log_file("evaluation_video", video, self.steps)
+        except Exception as error:  # an environment that somebody wrote may raise anything when it draws
+            self.display.say(f"warning: could not draw '{video}' ({first_line(error)}); training goes on")
 
     def _keep_auxiliary(self, auxiliary: AuxiliaryTask, row: dict[str, float]) -> None:
         """Score the task learnt beside play; keep it, on the backbone as it is, in `auxiliary`."""

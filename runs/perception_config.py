@@ -218,7 +218,7 @@ class PerceptionResumeArgs(ResumeRun):
     """Go on with a perception run where it stopped, under the same configuration and the same W&B run."""
 
     total_updates: int | None = None
-    """A new end."""
+    """A new end. The learning rate falls until this one: it rises at first."""
 
 
 def perception_config(plain: dict[str, Any]) -> PerceptionConfig:

@@ -106,6 +106,32 @@ def test_what_the_replay_could_not_keep_is_refused(actions: Discrete, message: s
         del gymnasium.registry["Strange-v0"]
 
 
+class Bare(gymnasium.Env[np.ndarray, np.int64]):
+    """Shows pictures, or numbers, and draws nothing."""
+
+    action_space = Discrete(2)
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.observation_space = Box(0, 255, shape, np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return np.full(self.observation_space.shape, 90, np.uint8), {}
+
+
+def test_an_environment_that_draws_nothing_is_shown_as_the_network_sees_it() -> None:
+    gymnasium.register("Bare", "test_envs_games:Bare", kwargs={"shape": (64, 60, 3)})
+    gymnasium.register("Blind-v0", "test_envs_games:Bare", kwargs={"shape": (5,)})
+    try:
+        config = EnvConfig("Bare")
+        games = make_games(config, 1, seed=0)
+        assert np.array_equal(Screen(config, games, 0).show(), np.full((84, 84, 3), 90))
+        with pytest.raises(ValueError, match="cannot make 'Blind-v0'"):
+            make_games(EnvConfig("Blind-v0"), 1, seed=0)
+    finally:
+        del gymnasium.registry["Bare"], gymnasium.registry["Blind-v0"]
+
+
 def test_score_tables_name_games_that_exist() -> None:
     assert len(HUMAN_AND_RANDOM) == 57 and len(DQN_2013) == 7 and len(DQN_2015) == 49
     assert all(set(scores) <= set(GAMES) for scores in (HUMAN_AND_RANDOM, *(column.scores for column in PUBLISHED)))
