@@ -148,7 +148,7 @@ class CaptionHead(nn.Module):
             ended = ended[source] | (said[:, -1] == END)
             if ended.all():
                 break
-        lengths = (said != PAD).sum(dim=1).view(batch, beam_width)
+        lengths = (said[:, 1:] != PAD).sum(dim=1).view(batch, beam_width)
         best = (total / lengths).argmax(dim=1) + first[:, 0]
         return F.pad(said[best], (0, longest - said.shape[1]), value=PAD)
 
@@ -219,9 +219,8 @@ class Captioning:
         return result
 
     def majority(self, targets: Tensor) -> Tensor:
-        """Return the commonest sentence, (LONGEST,): what a blind guess says."""
-        every = targets.flatten(0, -2)
-        sentences, counts = every[every[:, 0] != PAD].unique(dim=0, return_counts=True)
+        """Return the commonest of sentences (B, T), (LONGEST,): what a blind guess says."""
+        sentences, counts = targets.unique(dim=0, return_counts=True)
         commonest = sentences[counts.argmax()][:LONGEST]
         return F.pad(commonest, (0, LONGEST - len(commonest)), value=PAD)
 

@@ -15,7 +15,7 @@ from perception.captioning import UNKNOWN, encode, vocabulary
 from perception.classification import UNSEEN
 
 SPLITS = ("train", "validation", "test")
-FINGERPRINT_ITEMS = 16
+DIGEST_ITEMS = 256  # of each split, whose images are looked at
 
 
 class DatasetError(ValueError):
@@ -64,11 +64,15 @@ class Dataset:
         masks, count = self.targets[self.splits["train"]], len(self.names["classes"])
         return np.bincount(masks.ravel(), minlength=count)[:count].tolist()
 
-    def fingerprint(self) -> int:
-        """Return a number that is another one where other items are learnt from and, most likely, where they differ."""
-        train = self.splits["train"]
-        some = train[:: -(-len(train) // FINGERPRINT_ITEMS)]
-        parts = [train, self.images(some), self.targets[some]]
+    def digest(self) -> int:
+        """Return a number that is another one where a split has other items, or where one that is looked at differs.
+
+        Those are `DIGEST_ITEMS` from all over each split: of a data set that is not large, all.
+        """
+        parts = []
+        for at in self.splits.values():
+            some = at[:: -(-len(at) // DIGEST_ITEMS)]
+            parts += [at, self.images(some), self.targets[some]]
         return functools.reduce(lambda crc, part: zlib.crc32(np.ascontiguousarray(part).data, crc), parts, 0)
 
     def truth(self, split: str) -> Tensor:

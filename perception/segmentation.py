@@ -147,9 +147,9 @@ class Segmentation:
         return result | found
 
     def majority(self, targets: Tensor) -> Tensor:
-        """Return the commonest class of each pixel's place, (H, W): what a blind guess says."""
-        commonest = targets.mode(dim=0).values
-        return commonest.where(commonest != VOID, 0)
+        """Return the commonest class of each pixel's place, VOID being none, (H, W): what a blind guess says."""
+        counts = torch.stack([(targets == i).sum(dim=0) for i in range(len(self.names))])
+        return counts.argmax(dim=0).to(targets.dtype)
 
     def words(self, answer: Iterable[int]) -> str:
         """Say in words what there is, and of how many pixels."""

@@ -48,7 +48,7 @@ class AuxiliaryTask:
         if chosen.task not in FROM_REPLAY:
             assert chosen.data is not None
             read_card(Path(chosen.data))  # other kinds of data show no game
-            self.data = open_dataset(chosen.task, chosen.data, config.env.game, frame_shape[0], config.seed)
+            self.data = open_dataset(chosen.task, chosen.data, config.env.game, frame_shape[0], self.config.split_seed)
             names = self.data.names
             pixels = self.data.pixels() if chosen.task == "segmentation" else None
         self._about = {"channels": stack, "size": frame_shape, "names": names, "pixels": pixels}

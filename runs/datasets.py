@@ -31,7 +31,7 @@ class _Computed:
         return self.make(at)
 
 
-def open_dataset(task: str, data: str, game: str | None, size: int, seed: int) -> Dataset:
+def open_dataset(task: str, data: str, game: str | None, size: int, split_seed: int = 0) -> Dataset:
     """Return the data set that `data` names: a recording, a folder of pictures, `digits`, or a public name.
 
     Args:
@@ -39,12 +39,12 @@ def open_dataset(task: str, data: str, game: str | None, size: int, seed: int) -
         data: a folder or a name.
         game: of a recording of several games.
         size: height and width that pictures are brought to; recordings are 84×84.
-        seed: of a split that nobody made beforehand.
+        split_seed: of a split of pictures that nobody made beforehand.
 
     Raises:
         ValueError: it cannot be read, or does not suit the task.
     """
-    found = _open(task, data, game, size, seed)
+    found = _open(task, data, game, size, split_seed)
     if task == "gan":
         few = {name: at[:: -(-len(at) // MEASURED)] for name, at in found.splits.items() if name != "train"}
         if min(map(len, few.values())) <= NEIGHBOURS:
@@ -55,12 +55,12 @@ def open_dataset(task: str, data: str, game: str | None, size: int, seed: int) -
     return found
 
 
-def _open(task: str, data: str, game: str | None, size: int, seed: int) -> Dataset:
+def _open(task: str, data: str, game: str | None, size: int, split_seed: int) -> Dataset:
     if (Path(data) / "card.json").exists():
         return _recording(task, Path(data), game)
     if game is not None:
         raise DatasetError(f"--game goes with a recording, and '{data}' is none")
-    return open_pictures(task, data, size, seed)
+    return open_pictures(task, data, size, split_seed)
 
 
 def _recording(task: str, folder: Path, game: str | None) -> Dataset:
@@ -68,6 +68,8 @@ def _recording(task: str, folder: Path, game: str | None) -> Dataset:
     card = read_card(folder)
     game = str(game or card["games"][0])
     if game == "all":
+        if task == "classification" and len(card["games"]) < 2:
+            raise DatasetError(f"'{folder}' is of {card['games'][0]} alone: to tell games apart needs more of them")
         return _several(task, [_recording("gan", folder, each) for each in card["games"]])
     if game not in card["games"]:
         raise DatasetError(f"'{folder}' has no {game}, but {', '.join(card['games'])}")

@@ -181,7 +181,7 @@ def _dreamt_on(subject: "Subject", picture: str) -> "Tensor":
         return subject.images[int(picture)].float() / 255
     try:
         whole = in_eight_bits(Image.open(picture)).convert("RGB")
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"--deep-dream '{picture}' cannot be read as a picture: {error}") from error
     channels, side = subject.shape[0], min(*whole.size, LARGEST)
     square = read_picture(ImageOps.fit(whole, (side, side)), side, channels != 3)

@@ -174,8 +174,8 @@ def evaluate_perception(args: EvaluateArgs) -> int:
         machine.settle_thread(machine.usable_cores())
         network, task, config, about = load_perception(args.checkpoint, args.device, judged=True)
         game = args.game if args.data else args.game or config.game
-        data = open_dataset(config.task, args.data or config.data, game, about["size"][0], config.seed)
-        if args.data is None and about.get("fingerprint") not in (None, data.fingerprint()):
+        data = open_dataset(config.task, args.data or config.data, game, about["size"][0], config.split_seed)
+        if args.data is None and about.get("digest") not in (None, data.digest()):
             raise ValueError(f"'{config.data}' is not what it was when the run began: give --data with what to test on")
         data = data.numbered_as(about["names"])
         if data.channels != about["channels"]:

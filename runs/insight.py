@@ -80,7 +80,7 @@ def _perception(checkpoint: Path, game: str | None, steps: int, seed: int, devic
             raise ValueError(f"'{checkpoint}' looks at images of {shape}, --game {game} shows {images.shape[1:]}")
     elif config.data == "digits" or Path(config.data).exists():
         try:
-            data = open_dataset(config.task, config.data, config.game, about["size"][0], config.seed)
+            data = open_dataset(config.task, config.data, config.game, about["size"][0], config.split_seed)
             images = data.images(np.sort(data.splits["test"])[:: -(-len(data.splits["test"]) // PICTURES)])
         except (DatasetError, FramesError) as error:  # it has changed since: what is drawn needs none of it
             print(f"warning: no known pictures are shown beside: {error}", file=sys.stderr)

@@ -120,7 +120,10 @@ class PerceptionConfig:
     """Whether the end tells beside the test figures what a blind guess has and, of a classification of a game's
     variables, a linear probe on a backbone that learnt nothing."""
     seed: int = 0
-    """Of weights, order, augmentation, and of a split that nobody made."""
+    """Of weights, order and augmentation."""
+    split_seed: int = 0
+    """Of which pictures are tested on, where nobody has chosen them: runs whose figures are to be compared, and an eye
+    and what is built on it, need the same."""
     device: Device = "auto"
     """`auto` takes a GPU when there is one."""
     precision: Precision = "auto"
@@ -204,6 +207,7 @@ class PerceptionConfig:
             ),
             (self.checkpoint_every_updates >= 0, "--checkpoint-every-updates must be 0 (off) or above"),
             (self.seed >= 0, f"--seed {self.seed} must be 0 or above"),
+            (self.split_seed >= 0, f"--split-seed {self.split_seed} must be 0 or above"),
         ]
         require(checks)
 
@@ -224,11 +228,11 @@ class PerceptionResumeArgs(ResumeRun):
 def perception_config(plain: dict[str, Any]) -> PerceptionConfig:
     """Return the config that `to_json` gave, without options of other tasks, whose defaults may have changed since.
 
+    Once a run's seed was that of its split too.
+
     Raises:
         ValueError: a field is unknown, or its value cannot be meant.
     """
-    config: PerceptionConfig = from_json(
-        PerceptionConfig,
-        {name: value for name, value in plain.items() if plain["task"] in OPTIONS_OF.get(name, (plain["task"],))},
-    )
+    mine = {name: value for name, value in plain.items() if plain["task"] in OPTIONS_OF.get(name, (plain["task"],))}
+    config: PerceptionConfig = from_json(PerceptionConfig, {"split_seed": plain["seed"]} | mine)
     return config

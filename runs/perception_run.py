@@ -56,7 +56,7 @@ class PerceptionRun(Run[PerceptionConfig]):
         about = None if checkpoint is None else load_config(checkpoint)[1]
         source = config.backbone if about is None else about["backbone"]
         size = config.image_size or max(32, smallest_image(source))
-        self.data: Dataset = open_dataset(config.task, config.data, config.game, size, config.seed)
+        self.data: Dataset = open_dataset(config.task, config.data, config.game, size, config.split_seed)
         if config.image_size and self.data.recorded:
             raise ValueError(f"--image-size is an option of pictures: '{config.data}' is a recording, of 84×84")
         if config.motion_weight and not self.data.recorded:
@@ -75,7 +75,7 @@ class PerceptionRun(Run[PerceptionConfig]):
             "size": list(self.data.size),
             "names": self.data.names,
             "pixels": self._pixels,
-            "fingerprint": self.data.fingerprint(),
+            "digest": self.data.digest(),
         }
         if about is not None and found != {name: about.get(name, found[name]) for name in found}:
             raise CheckpointError(f"'{config.data}' is not what it was when the run began: start a new one")
@@ -226,7 +226,8 @@ class PerceptionRun(Run[PerceptionConfig]):
         answers, measured = measure_split(self.network, self.task, self.data, "test", self.config)
         result: dict[str, Any] = {"updates": self.updates, "test": measured}
         if self.config.baselines and self.task.unit not in LOWER_IS_BETTER:
-            guess = self.task.majority(self.data.truth("train")).expand_as(answers).to(answers.dtype)
+            learnt_from = torch.from_numpy(self.data.targets[self.data.splits["train"]])
+            guess = self.task.majority(learnt_from).expand_as(answers).to(answers.dtype)
             result["majority"] = self.task.measure(guess, self.data.truth("test"))
         self._write(self.folder / "test.png", lambda to: self._draw("test", answers, to))
         if self.config.task == "gan":

@@ -68,15 +68,21 @@ def _pictures(
 ) -> Dataset:
     """Return pictures (N, C, H, W) in memory, split as `belongs` says or, class by class, 7 : 1 : 2."""
     if belongs is None:
-        belongs = np.full(len(images), "train", "<U10")
-        for value in range(len(names)):
-            members = np.random.default_rng([seed, value]).permutation(np.flatnonzero(classes == value))
-            belongs[members[: round(0.2 * len(members))]] = "test"
-            belongs[members[round(0.2 * len(members)) : round(0.3 * len(members))]] = "validation"
+        belongs = _split_by_class(classes, seed)
     splits = _splits_of(belongs, name)
     channels, height, width = images.shape[1:]
     targets = classes.astype(np.int64)[:, None]
     return Dataset(name, channels, (height, width), splits, lambda at: images[at], targets, {"class": names})
+
+
+def _split_by_class(classes: NDArray[np.int64], seed: int) -> NDArray[np.str_]:
+    """Return which split each picture belongs to, drawn class by class, 7 : 1 : 2."""
+    belongs = np.full(len(classes), "train", "<U10")
+    for value in np.unique(classes).tolist():
+        members = np.random.default_rng([seed, value]).permutation(np.flatnonzero(classes == value))
+        belongs[members[: round(0.2 * len(members))]] = "test"
+        belongs[members[round(0.2 * len(members)) : round(0.3 * len(members))]] = "validation"
+    return belongs
 
 
 def _splits_of(belongs: NDArray[np.str_], name: str) -> dict[str, NDArray[np.int64]]:
@@ -135,15 +141,21 @@ def _class_folder(folder: Path, size: int, seed: int) -> Dataset:
 
 
 def _picture_folder(folder: Path, size: int, seed: int) -> Dataset:
-    """Return all pictures in a folder and in those below it, split as `_made_splits` are if they are there."""
+    """Return all pictures in a folder and in those below it, split as `_made_splits` are if they are there.
+
+    Else those of each folder are split by themselves: where `_class_folder` reads the same pictures, as it does.
+    """
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURE_KINDS)
     if made := _made_splits([child.name for child in folder.iterdir() if child.is_dir()]):
         split_of = {name: split for split, name in made.items()}
         files = [file for file in files if file.relative_to(folder).parts[0] in split_of]
         belongs = np.array([split_of[file.relative_to(folder).parts[0]] for file in files], "<U10")
-        splits = _splits_of(_with_validation(belongs, seed), folder.name)
+        belongs = _with_validation(belongs, seed)
     else:
-        splits = _drawn_splits(len(files), folder, seed)
+        within = [file.relative_to(folder).parent for file in files]
+        folders = sorted(set(within), key=lambda path: (len(path.parts) != 1, path))
+        belongs = _split_by_class(np.array([folders.index(path) for path in within], np.int64), seed)
+    splits = _splits_of(belongs, folder.name)
     images = np.stack([read_picture(file, size) for file in files])
     return Dataset(folder.name, 3, (size, size), splits, lambda at: images[at], images, {})
 
@@ -188,6 +200,8 @@ def _mask_folder(folder: Path, size: int, seed: int) -> Dataset:
         mask = next((path for path in found if path.exists()), None)
         if mask is None:
             raise DatasetError(f"'{file}' has no mask: '{found[-1]}' is missing")
+        if mask.suffix.lower() in (".jpg", ".jpeg"):
+            raise DatasetError(f"'{mask}' is a JPEG, which changes class numbers: save masks as PNG")
         try:
             picture = Image.open(mask).resize((size, size), Image.Resampling.NEAREST)
         except (OSError, Image.DecompressionBombError) as error:
@@ -202,8 +216,10 @@ def _mask_folder(folder: Path, size: int, seed: int) -> Dataset:
     names = [f"class {i}" for i in range(count)]
     if (folder / "classes.json").exists():
         try:
-            names = list(json.loads((folder / "classes.json").read_text()))
-        except ValueError as error:
+            names = json.loads((folder / "classes.json").read_text())
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise TypeError('it must be as ["sky", "sea"]')
+        except (ValueError, TypeError) as error:
             raise DatasetError(f"'{folder / 'classes.json'}' cannot be read as a list of names: {error}") from error
         if len(names) < count:
             raise DatasetError(f"'{folder / 'classes.json'}' names {len(names)} classes, the masks have {count}")
@@ -252,7 +268,7 @@ def _caption_folder(folder: Path, size: int, seed: int) -> Dataset:
 
 
 def _public(name: str, size: int, seed: int, labelled: bool) -> Dataset:
-    """Return a Hugging Face data set, by its name or as a parquet file; all of one class if not `labelled`."""
+    """Return a Hugging Face data set, by its name or as a parquet file; `labelled`, one that has labels."""
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
@@ -268,24 +284,26 @@ def _public(name: str, size: int, seed: int, labelled: bool) -> Dataset:
         raise DatasetError(f"the data set '{name}' has no split called train, but {', '.join(loaded)}")
     first = loaded["train"][0]
     picture = next((key for key, value in first.items() if isinstance(value, Image.Image)), None)
-    label = next((key for key in ("label", "labels", "fine_label", "class") if key in first), None)
+    known_as = ("label", "labels", "fine_label", "class")
+    label = next((key for key in known_as if isinstance(first.get(key), int | str)), None)
     if picture is None or (label is None and labelled):
         raise DatasetError(f"'{name}' has no pictures with labels; its columns are {', '.join(first)}")
     # Some test splits are published without labels, which are -1 there.
-    labels = {split: loaded[split][label] if labelled else [0] for split in loaded}
+    labels = {split: [0] if label is None else loaded[split][label] for split in loaded}
     made = _made_splits([split for split in loaded if set(labels[split]) != {-1}])
     items = [(split, row) for split, called in (made or {"train": "train"}).items() for row in loaded[called]]
-    if not labelled:
+    if label is None:
         label, items = "class", [(split, {picture: row[picture], "class": "picture"}) for split, row in items]
-    feature = loaded["train"].features.get(label) if labelled else None
     found = Counter(row[label] for _, row in items)
-    named = getattr(feature, "names", None)
+    named = getattr(loaded["train"].features.get(label), "names", None)
     names = list(named or [str(value) for value in sorted(found)])
     grey = first[picture].mode == "L"
     images = np.stack([read_picture(row[picture], size, grey) for _, row in items])
     values = {value: i for i, value in enumerate(sorted(found))}
     classes = np.array([row[label] if named else values[row[label]] for _, row in items])
     if (classes < 0).any():
-        raise DatasetError(f"'{name}' has pictures without a label among those with one")
+        if labelled:
+            raise DatasetError(f"'{name}' has pictures without a label among those with one")
+        classes[classes < 0] = len(names)
     belongs = np.array([split for split, _ in items])
     return _pictures(name, images, classes, names, _with_validation(belongs, seed) if made else None, seed)

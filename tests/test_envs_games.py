@@ -116,7 +116,7 @@ class Bare(gymnasium.Env[np.ndarray, np.int64]):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed, options=options)
-        return np.full(self.observation_space.shape, 90, np.uint8), {}
+        return np.full_like(self.observation_space.sample(), 90), {}
 
 
 def test_an_environment_that_draws_nothing_is_shown_as_the_network_sees_it() -> None:

@@ -4,7 +4,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from perception.backbones import BACKBONES, NatureCNN
 from perception.captioning import (
@@ -59,7 +58,6 @@ def test_a_sentence_is_measured_against_all_that_a_picture_has() -> None:
     padded = torch.cat([alone, torch.full_like(alone, PAD)], dim=1)
     answers = torch.stack([tokens[4], tokens[2]])
     assert task.measure(answers, padded) == task.measure(answers, alone) == task.measure(answers, alone[:, 0])
-    assert task.majority(padded).tolist() in [F.pad(s, (0, LONGEST - len(s))).tolist() for s in alone[:, 0]]
 
 
 def test_loss_against_a_hand_worked_table() -> None:
@@ -118,7 +116,7 @@ def test_a_beam_as_wide_as_all_sentences_finds_the_likeliest() -> None:
         for sentence in sentences:
             logits = head(one, torch.tensor([sentence]))[0].detach()
             steps = logits.log_softmax(dim=1)[range(len(sentence) - 1), sentence[1:]]
-            scores.append(float(steps.sum()) / len(sentence))
+            scores.append(float(steps.mean()))
         said = head.say(one, beam_width=200, longest=4)[0].tolist()
         assert [token for token in said if token != PAD] == sentences[int(np.argmax(scores))]
 

@@ -62,6 +62,8 @@ def test_pixels_that_nobody_labelled_do_not_count() -> None:
     measured = task.measure(said, truth)
     assert (measured["miou"], measured["accuracy"]) == (pytest.approx((0 + 2 / 3) / 2), pytest.approx(2 / 3))
     assert task.majority(truth)[:2].tolist() == [[0] * 4, [1] * 4]
+    places = torch.tensor([[VOID, 1], [VOID, 1], [VOID, 0], [1, 0], [1, 0], [0, 0]], dtype=torch.uint8)[:, None]
+    assert task.majority(places).tolist() == [[1, 0]]
     assert task.picture(None, np.zeros((2, 4, 4, 4), np.uint8), said, truth).shape[2] == 3  # type: ignore[arg-type]
     logits = torch.randn(2, 2, 4, 4)
     known = segmentation_loss(logits[:, :, 1:], truth[:, 1:], torch.ones(2))

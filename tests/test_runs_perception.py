@@ -231,13 +231,13 @@ def test_evaluate_and_predict(trained: dict[str, Path], tmp_path: Path) -> None:
 def test_games_side_by_side(recorded: Path, tmp_path: Path) -> None:
     """Told apart by a classification, which then judges whether a gan draws all of them."""
     for task in ("classification", "gan"):
-        data = open_dataset(task, str(recorded), "all", 0, 0)
+        data = open_dataset(task, str(recorded), "all", 0)
         assert data.name == "breakout+qbert" and data.names == (
             {} if task == "gan" else {"class": ["breakout", "qbert"]}
         )
-    apart = open_dataset("classification", str(recorded), "all", 0, 0)
+    apart = open_dataset("classification", str(recorded), "all", 0)
     for number, game in enumerate(("breakout", "qbert")):
-        alone = open_dataset("gan", str(recorded), game, 0, 0)
+        alone = open_dataset("gan", str(recorded), game, 0)
         for split, at in apart.splits.items():
             mine = at[apart.targets[at, 0] == number]
             assert len(mine) and np.array_equal(np.sort(mine), mine)
@@ -245,6 +245,12 @@ def test_games_side_by_side(recorded: Path, tmp_path: Path) -> None:
             assert np.array_equal(apart.images(mine[:50]), alone.images(mine[:50] - 1600 * number))
     everything = np.arange(1590, 1610)
     assert np.array_equal(apart.images(everything)[[0, -1]], apart.images(everything[[0, -1]]))
+    card = recorded / "card.json"
+    whole = card.read_text()
+    card.write_text(json.dumps(json.loads(whole) | {"games": ["breakout"]}))
+    with pytest.raises(DatasetError, match="is of breakout alone"):
+        open_dataset("classification", str(recorded), "all", 0)
+    card.write_text(whole)
     common = [*SHORT, "--num-threads", "1", "--data", str(recorded), "--game", "all", "--no-baselines"]
     assert train_perception.main(["classification", *common, "--out", str(tmp_path / "judge")]) == 0
     judged = ["--judge", str(tmp_path / "judge")]
@@ -261,7 +267,7 @@ def test_a_collapsed_generator_has_one_mode(tmp_path: Path, monkeypatch: pytest.
     options = "--data digits --backbone convnet --total-updates 200 --evaluate-every-updates 200 --tracking none"
     judge = [*options.split(), "--no-baselines", "--num-threads", "1", "--out", str(tmp_path / "judge")]
     assert train_perception.main(["classification", *judge]) == 0
-    digits = open_dataset("gan", "digits", None, 32, 0)
+    digits = open_dataset("gan", "digits", None, 32)
 
     def modes(name: str) -> tuple[float, float]:
         gan = ["--data", "digits", "--backbone", "convnet", "--judge", str(tmp_path / "judge"), *SHORT]
@@ -318,25 +324,30 @@ def test_own_pictures_in_folders(tmp_path: Path) -> None:
         for i in range(20):
             pixels = (grey + rng.integers(-30, 30, (24, 30, 3))).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
-    data = open_dataset("classification", str(tmp_path / "data"), None, 32, 0)
+    data = open_dataset("classification", str(tmp_path / "data"), None, 32)
     assert data.names == {"class": ["dark", "light"]} and (data.channels, data.size) == (3, (32, 32))
     assert {split: len(at) for split, at in data.splits.items()} == {"train": 28, "validation": 4, "test": 8}
     for split in data.splits.values():
         assert set(data.targets[split, 0].tolist()) == {0, 1}
+    Image.new("RGB", (9, 9)).save(tmp_path / "data" / "loose.png")
+    whole = open_dataset("autoencoding", str(tmp_path / "data"), None, 32)
+    for split, at in data.splits.items():  # who learns without labels is tested on the same pictures
+        mine = {image.tobytes() for image in data.images(at)}
+        assert mine <= {image.tobytes() for image in whole.images(whole.splits[split])}
     dark = data.images(np.flatnonzero(data.targets[:, 0] == 0))
     assert dark.max() < 100
     shutil.copytree(tmp_path / "data" / "dark", tmp_path / "split" / "train")
     shutil.copytree(tmp_path / "data" / "light", tmp_path / "split" / "test" / "below")
-    made = open_dataset("autoencoding", str(tmp_path / "split"), None, 32, 0)
+    made = open_dataset("autoencoding", str(tmp_path / "split"), None, 32)
     assert {split: len(at) for split, at in made.splits.items()} == {"train": 18, "validation": 2, "test": 20}
     assert made.images(made.splits["test"]).mean() > 150 > 100 > made.images(made.splits["validation"]).mean()
     (tmp_path / "split" / "test").rename(tmp_path / "split" / "val")  # then that is tested on
-    named = open_dataset("autoencoding", str(tmp_path / "split"), None, 32, 0)
+    named = open_dataset("autoencoding", str(tmp_path / "split"), None, 32)
     for split in made.splits:
         assert np.array_equal(named.images(named.splits[split]), made.images(made.splits[split]))
     (tmp_path / "data" / "dark" / "3.png").write_bytes(b"none")
     with pytest.raises(DatasetError, match="cannot be read as a picture"):
-        open_dataset("classification", str(tmp_path / "data"), None, 32, 0)
+        open_dataset("classification", str(tmp_path / "data"), None, 32)
 
 
 def test_pictures_of_sixteen_bits_keep_their_shades(tmp_path: Path) -> None:
@@ -378,7 +389,7 @@ def test_a_public_data_sets_own_format(tmp_path: Path, monkeypatch: pytest.Monke
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["dark", "light"])})
     made = datasets.Dataset.from_dict({"image": pictures, "label": [i % 2 for i in range(40)]}, features=features)
     made.to_parquet(tmp_path / "shades.parquet")
-    data = open_dataset("classification", str(tmp_path / "shades.parquet"), None, 32, 0)
+    data = open_dataset("classification", str(tmp_path / "shades.parquet"), None, 32)
     assert data.names == {"class": ["dark", "light"]} and (data.channels, data.size) == (1, (32, 32))
     assert {name: len(at) for name, at in data.splits.items()} == {"train": 28, "validation": 4, "test": 8}
     for at in data.splits.values():
@@ -386,23 +397,26 @@ def test_a_public_data_sets_own_format(tmp_path: Path, monkeypatch: pytest.Monke
             assert (image.mean() > 128) == bool(target[0])
     made.remove_columns("label").to_parquet(tmp_path / "bare.parquet")
     with pytest.raises(DatasetError, match="no pictures with labels; its columns are image"):
-        open_dataset("classification", str(tmp_path / "bare.parquet"), None, 32, 0)
+        open_dataset("classification", str(tmp_path / "bare.parquet"), None, 32)
     made.rename_column("label", "class").to_parquet(tmp_path / "class.parquet")
-    assert len(open_dataset("autoencoding", str(tmp_path / "class.parquet"), None, 32, 0).targets) == 40
-    bare = open_dataset("autoencoding", str(tmp_path / "bare.parquet"), None, 32, 0)
+    assert len(open_dataset("autoencoding", str(tmp_path / "class.parquet"), None, 32).targets) == 40
+    bare = open_dataset("autoencoding", str(tmp_path / "bare.parquet"), None, 32)
     assert np.array_equal(bare.targets[np.arange(40)], bare.images(np.arange(40)))
     made.remove_columns("label").add_column("label", [-1] * 40).to_parquet(tmp_path / "unknown.parquet")
+    part = open_dataset("autoencoding", str(tmp_path / "shades.parquet"), None, 32)
+    assert all(np.array_equal(part.splits[split], at) for split, at in data.splits.items())
+    assert len(open_dataset("autoencoding", str(tmp_path / "unknown.parquet"), None, 32).targets) == 40
     known, unknown = (
         datasets.load_dataset("parquet", data_files=str(tmp_path / f"{name}.parquet"))["train"]
         for name in ("shades", "unknown")
     )
     whole = {"train": known, "val": known, "test": unknown}
     monkeypatch.setattr(datasets, "load_dataset", lambda _: whole)
-    published = open_dataset("classification", "somebody/shades", None, 32, 0)
+    published = open_dataset("classification", "somebody/shades", None, 32)
     assert {name: len(at) for name, at in published.splits.items()} == {"train": 36, "validation": 4, "test": 40}
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(DatasetError, match="cannot be loaded"):
-        open_dataset("classification", str(tmp_path / "broken.parquet"), None, 32, 0)
+        open_dataset("classification", str(tmp_path / "broken.parquet"), None, 32)
 
 
 def test_own_masks(tmp_path: Path) -> None:
@@ -411,23 +425,32 @@ def test_own_masks(tmp_path: Path) -> None:
     for i in range(10):
         Image.fromarray(np.full((20, 20, 3), 10 * i, np.uint8)).save(tmp_path / "images" / f"{i}.jpg")
         Image.fromarray(np.full((20, 20), i % 3, np.uint8)).save(tmp_path / "masks" / f"{i}.png")
-    data = open_dataset("segmentation", str(tmp_path), None, 40, 0)
+    data = open_dataset("segmentation", str(tmp_path), None, 40)
     assert data.targets.shape == (10, 40, 40) and data.names == {"classes": ["class 0", "class 1", "class 2"]}
     assert [len(data.splits[name]) for name in ("train", "validation", "test")] == [7, 1, 2]
     (tmp_path / "classes.json").write_text(json.dumps(["sky", "sea", "sand"]))
-    assert open_dataset("segmentation", str(tmp_path), None, 40, 0).names == {"classes": ["sky", "sea", "sand"]}
+    assert open_dataset("segmentation", str(tmp_path), None, 40).names == {"classes": ["sky", "sea", "sand"]}
     for i in range(10):  # VOC's way: a border that nobody labelled
         mask = np.full((20, 20), i % 3, np.uint8)
         mask[:10] = VOID
         Image.fromarray(mask).save(tmp_path / "masks" / f"{i}.png")
-    voc = open_dataset("segmentation", str(tmp_path), None, 40, 0)
+    voc = open_dataset("segmentation", str(tmp_path), None, 40)
     assert voc.names == {"classes": ["sky", "sea", "sand"]} and sum(voc.pixels()) == 7 * 40 * 20
     for i in range(10):
         Image.fromarray(np.full((20, 20), 255 * (i % 2), np.uint8)).save(tmp_path / "masks" / f"{i}.png")
-    assert set(np.unique(open_dataset("segmentation", str(tmp_path), None, 40, 0).targets)) == {0, 1}
+    assert set(np.unique(open_dataset("segmentation", str(tmp_path), None, 40).targets)) == {0, 1}
+    for unclear in ({"0": "sky", "1": "sea"}, None, [1, 2]):
+        (tmp_path / "classes.json").write_text(json.dumps(unclear))
+        with pytest.raises(DatasetError, match="cannot be read as a list of names"):
+            open_dataset("segmentation", str(tmp_path), None, 40)
+    (tmp_path / "classes.json").unlink()
+    (tmp_path / "masks" / "4.png").rename(tmp_path / "masks" / "4.jpg")
+    with pytest.raises(DatasetError, match="is a JPEG, which changes class numbers"):
+        open_dataset("segmentation", str(tmp_path), None, 40)
+    (tmp_path / "masks" / "4.jpg").rename(tmp_path / "masks" / "4.png")
     (tmp_path / "masks" / "4.png").unlink()
     with pytest.raises(DatasetError, match="has no mask"):
-        open_dataset("segmentation", str(tmp_path), None, 40, 0)
+        open_dataset("segmentation", str(tmp_path), None, 40)
 
 
 def test_options_that_do_not_suit_the_data_are_refused(recorded: Path, tmp_path: Path) -> None:
@@ -464,7 +487,7 @@ def test_best_weights_that_could_not_be_kept_are_kept_later(
 
 
 def test_variables_of_a_recording(recorded: Path) -> None:
-    data = open_dataset("classification", str(recorded), "breakout", 0, 0)
+    data = open_dataset("classification", str(recorded), "breakout", 0)
     assert "ball_x" in data.names and all(len(values) > 1 for values in data.names.values())
     assert data.targets.shape == (1600, len(data.names))
     for split in ("train", "validation", "test"):
@@ -489,7 +512,7 @@ def test_captions_of_own_pictures(tmp_path: Path) -> None:
     captions = [(f"{i}.png", f"a grey of {word} {i}") for i in range(10) for word in ("about", "nearly")]
     lines = [json.dumps({"file": file, "text": text}) for file, text in captions]
     (tmp_path / "captions.jsonl").write_text("\n".join(lines))
-    data = open_dataset("captioning", str(tmp_path), None, 40, 0)
+    data = open_dataset("captioning", str(tmp_path), None, 40)
     assert {name: len(at) for name, at in data.splits.items()} == {"train": 14, "validation": 1, "test": 2}
     assert data.truth("test").shape[:2] == (2, 2) and data.truth("train").shape[0] == 14
     for at in data.splits.values():
@@ -501,15 +524,15 @@ def test_captions_of_own_pictures(tmp_path: Path) -> None:
         "annotations": [{"image_id": 7 + int(file[0]), "caption": text} for file, text in captions],
     }
     (tmp_path / "captions.json").write_text(json.dumps(coco))
-    again = open_dataset("captioning", str(tmp_path), None, 40, 0)
+    again = open_dataset("captioning", str(tmp_path), None, 40)
     assert np.array_equal(data.targets[:], again.targets[:]) and data.names == again.names  # type: ignore[index]
     (tmp_path / "captions.json").write_text('{"images": []}')
     with pytest.raises(DatasetError, match="annotations"):
-        open_dataset("captioning", str(tmp_path), None, 40, 0)
+        open_dataset("captioning", str(tmp_path), None, 40)
 
 
 def test_what_comes_a_step_later_is_of_the_same_episode(recorded: Path) -> None:
-    data = open_dataset("contrast", str(recorded), "breakout", 0, 0)
+    data = open_dataset("contrast", str(recorded), "breakout", 0)
     assert sum(map(len, data.splits.values())) < 1600 - 5
     for at in data.splits.values():
         np.testing.assert_array_equal(data.images(at)[:, 1:], data.targets[at][:, :-1])
