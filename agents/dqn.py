@@ -22,8 +22,8 @@ from agents.config import DQNConfig
 from agents.networks import QNetwork
 from agents.replay import Batch, on_device, restore_generator
 from agents.schedules import linear
-from agents.updates import LEARNED, EagerUpdate, PreparedBatch
-from perception.backbones import BACKBONES, Backbone
+from agents.updates import LEARNED, EagerUpdate, PreparedBatch, load_optimizer, optimizer_tensors
+from perception.backbones import BACKBONES, Backbone, with_prefix
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -177,7 +177,7 @@ class DQN:
 
     def weights(self) -> dict[str, Tensor]:
         """Return the network's float32 weights by name: all that acting needs."""
-        return {name: weight.detach() for name, weight in self.online.state_dict().items()}
+        return dict(self.online.state_dict())
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Take weights of any float type into the online network, and refresh its copy.
@@ -197,30 +197,18 @@ class DQN:
     def state_dict(self) -> dict[str, Any]:
         """Return what learning on needs besides `weights`: target, optimizer moments, generator; all tensors."""
         state: dict[str, Any] = {f"target.{name}": tensor for name, tensor in self.target.state_dict().items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        state |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
         if self.auxiliary is not None:
             state |= {f"auxiliary.{name}": weight for name, weight in self.auxiliary.head.state_dict().items()}
         return state | {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.target.load_state_dict({k.removeprefix("target."): v for k, v in state.items() if k.startswith("target.")})
+        self.target.load_state_dict(with_prefix(state, "target."))
         self.target.take(self.target)
-        weights, moments = [weight for group in self.optimizer.param_groups for weight in group["params"]], {}
         if self.auxiliary is not None:
-            prefix = "auxiliary."
-            own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            self.auxiliary.head.load_state_dict(own)
-        for key, value in state.items():
-            if key.startswith("optimizer."):
-                _, index, name = key.split(".")
-                weight = weights[int(index)]
-                if value.shape == weight.shape:
-                    value = torch.empty_like(weight).copy_(value)  # in the weight's memory format, which was not saved
-                moments.setdefault(int(index), {})[name] = value
-        before = self.optimizer.state_dict()  # what the compiled path has from the start, others lack before an update
-        self.optimizer.load_state_dict(before | {"state": before["state"] | moments})
+            self.auxiliary.head.load_state_dict(with_prefix(state, "auxiliary."))
+        load_optimizer(self.optimizer, with_prefix(state, "optimizer."))
         if isinstance(self._update, CapturedUpdate):
             self._update.forget()
         restore_generator(self._generator, state["generator"])

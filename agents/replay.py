@@ -196,16 +196,11 @@ class FrameReplay:
 
         Rows are counted from each ring's first ever.
         """
-        rows = (count[:, None] + torch.arange(self.n_steps, device=self.device)) % self.rows
-        rewards, endings = self._rewards[env[:, None], rows], self._endings[env[:, None], rows]
-        if self.clip_rewards:
-            rewards = rewards.sign()
-        goes_on = (endings == GOES_ON).long().cumprod(dim=1)
-        running = torch.cat([torch.ones_like(goes_on[:, :1]), goes_on[:, :-1]], dim=1)  # whether a step is made at all
+        rewards, endings, running = self._window(env, count, self.n_steps)
         length, cut = running.sum(dim=1), ((endings == CUT) & (running == 1)).any(dim=1)
         return Batch(
             frames_tm1=self._stacks(env, count),
-            a_tm1=self._actions[env, rows[:, 0]].long(),
+            a_tm1=self._actions[env, count % self.rows].long(),
             r_t=(rewards * running * self._powers[:-1]).sum(dim=1),
             discount_t=self._powers[length].masked_fill(cut, 0.0),
             # After a cut nothing is read of what follows; the window's own row keeps the indices inside the ring.
@@ -226,16 +221,20 @@ class FrameReplay:
         counts = np.linspace(first, last - 1, each).astype(np.int64).T.ravel()
         env = torch.arange(self.num_envs, device=self.device).repeat_interleave(each)
         start = torch.from_numpy(counts).to(self.device)
-        rows = (start[:, None] + torch.arange(horizon_steps, device=self.device)) % self.rows
-        rewards, endings = self._rewards[env[:, None], rows], self._endings[env[:, None], rows]
-        if self.clip_rewards:
-            rewards = rewards.sign()
-        goes_on = (endings == GOES_ON).long().cumprod(dim=1)
-        running = torch.cat([torch.ones_like(goes_on[:, :1]), goes_on[:, :-1]], dim=1)
+        rewards, endings, running = self._window(env, start, horizon_steps)
         powers = self.discount ** torch.arange(horizon_steps, device=self.device, dtype=torch.float64)
         returns = (rewards * running * powers).sum(dim=1).float()
         known = ~((endings == TRUNCATED) & (running == 1)).any(dim=1) & (endings[:, 0] != LAST_FRAME)
         return (self._stacks(env[known], start[known]), returns[known]) if known.any() else None
+
+    def _window(self, env: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rewards as they are learnt, endings, and 1 until after the first, of `steps` rows each: (B, steps)."""
+        rows = (start[:, None] + torch.arange(steps, device=self.device)) % self.rows
+        rewards, endings = self._rewards[env[:, None], rows], self._endings[env[:, None], rows]
+        if self.clip_rewards:
+            rewards = rewards.sign()
+        goes_on = (endings == GOES_ON).long().cumprod(dim=1)
+        return rewards, endings, torch.cat([torch.ones_like(goes_on[:, :1]), goes_on[:, :-1]], dim=1)
 
     def _stacks(self, env: Tensor, count: Tensor) -> Tensor:
         back = self._back.unsqueeze(0)  # (1, C), 3 2 1 0

@@ -28,6 +28,7 @@ from perception.backbones import Backbone
 from perception.diagnostics import Layer, health
 
 ALGORITHMS: dict[str, type[PPO | A2C | SB3DQN]] = {"ppo": PPO, "a2c": A2C, "dqn": SB3DQN}
+HIDDEN_UNITS = 512  # as NatureCNN has behind its map, SB3's own too
 _EYE = "features_extractor."
 
 
@@ -37,10 +38,8 @@ class BackboneExtractor(BaseFeaturesExtractor):
     SB3 scales images to [0, 1] itself, which a backbone takes as it is.
     """
 
-    def __init__(
-        self, observation_space: Box, backbone: Backbone, freeze: bool = False, hidden_units: int = 512
-    ) -> None:
-        """Take a copy of `backbone`; with `freeze` it stays as it is. `hidden_units` of 0 is the map alone.
+    def __init__(self, observation_space: Box, backbone: Backbone, freeze: bool = False) -> None:
+        """Take a copy of `backbone`; with `freeze` it stays as it is.
 
         Raises:
             ValueError: the observations are not (C, H, W) with as many channels as the backbone looks at.
@@ -53,21 +52,20 @@ class BackboneExtractor(BaseFeaturesExtractor):
             )
         height, width = backbone.map_size(*size)
         features = backbone.stages[-1].channels * height * width
-        super().__init__(observation_space, hidden_units or features)
+        super().__init__(observation_space, HIDDEN_UNITS)
         self.backbone, self.frozen = copy.deepcopy(backbone), freeze
         if freeze:
             self.backbone.requires_grad_(False)
-        self.hidden = nn.Linear(features, hidden_units) if hidden_units else None
-        if self.hidden is not None:
-            nn.init.orthogonal_(self.hidden.weight, math.sqrt(2))
-            nn.init.zeros_(self.hidden.bias)
+        self.hidden = nn.Linear(features, HIDDEN_UNITS)
+        nn.init.orthogonal_(self.hidden.weight, math.sqrt(2))
+        nn.init.zeros_(self.hidden.bias)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Map (B, C, H, W) in [0, 1] to features (B, features_dim)."""
         wanted = observations.requires_grad or not self.frozen
         with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
             features = self.backbone(observations)[-1].flatten(1)
-        return features if self.hidden is None else F.relu(self.hidden(features))
+        return F.relu(self.hidden(features))
 
     @torch.no_grad()
     def fit_hidden(self, observations: Tensor) -> None:
@@ -77,20 +75,19 @@ class BackboneExtractor(BaseFeaturesExtractor):
         alone the features of segmentation's eye have a norm of 70 on Breakout, and differ by 3. Salimans & Kingma 2016,
         section 3.
         """
-        if self.hidden is not None:
-            seen = self.hidden(self.backbone(observations)[-1].flatten(1))
-            spread = seen.std(dim=0).clamp(min=1e-6)
-            self.hidden.bias.sub_(seen.mean(dim=0)).div_(spread)
-            self.hidden.weight.div_(spread[:, None])
+        seen = self.hidden(self.backbone(observations)[-1].flatten(1))
+        spread = seen.std(dim=0).clamp(min=1e-6)
+        self.hidden.bias.sub_(seen.mean(dim=0)).div_(spread)
+        self.hidden.weight.div_(spread[:, None])
 
     def apply(self, fn: Any) -> "BackboneExtractor":  # noqa: ARG002
         """Do nothing: SB3's actor-critics draw an extractor's weights anew this way, also those that were given."""
         return self
 
 
-def extractor_kwargs(backbone: Backbone, *, freeze: bool = False, hidden_units: int = 512) -> dict[str, Any]:
+def extractor_kwargs(backbone: Backbone, *, freeze: bool = False) -> dict[str, Any]:
     """Return the `policy_kwargs` that put a backbone under an SB3 algorithm's `CnnPolicy`."""
-    given = {"backbone": backbone, "freeze": freeze, "hidden_units": hidden_units}
+    given = {"backbone": backbone, "freeze": freeze}
     return {"features_extractor_class": BackboneExtractor, "features_extractor_kwargs": given}
 
 
@@ -253,7 +250,7 @@ class SB3Player:
 def weights_of(model: BaseAlgorithm) -> dict[str, Tensor]:
     """Return the weights that acting needs, the backbone's as `backbone.…`."""
     found = _acting(model).state_dict()
-    return {name.removeprefix(_EYE): w.detach() for name, w in found.items() if not name.startswith(("pi_", "vf_"))}
+    return {name.removeprefix(_EYE): w for name, w in found.items() if not name.startswith(("pi_", "vf_"))}
 
 
 def load_weights(model: BaseAlgorithm, weights: dict[str, Tensor]) -> None:

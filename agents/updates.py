@@ -124,6 +124,26 @@ class EagerUpdate:
         return {name: float(weight.grad.norm() * self._excess) for name, weight in named if weight.grad is not None}
 
 
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what an optimizer keeps of each weight, by the weight's number and the name of what it is."""
+    kept = optimizer.state_dict()["state"].items()
+    return {f"{index}.{name}": value for index, moments in kept for name, value in moments.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give back what `optimizer_tensors` returned, in each weight's memory format, which is not saved."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".")
+        weight = weights[int(index)]
+        moments.setdefault(int(index), {})[name] = (
+            torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
+        )
+    before = optimizer.state_dict()  # what the compiled path has from the start, others lack before an update
+    optimizer.load_state_dict(before | {"state": before["state"] | moments})
+
+
 def _norm(tensors: list[Tensor]) -> Tensor:
     """Return the global norm ()."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))

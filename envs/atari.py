@@ -30,24 +30,21 @@ def check_game(game: str) -> None:
         raise ValueError(f"no game named '{game}'; {nearest}All {len(GAMES)}: python -m runs.games")
 
 
-def make_atari(config: EnvConfig, num_envs: int, seed: int, *, num_threads: int = 0) -> Episodes:
-    """Return `num_envs` copies of an Atari game, reset.
+def make_atari(config: EnvConfig, num_envs: int, seed: int) -> Episodes:
+    """Return `num_envs` copies of one of `GAMES`, reset.
 
     Observations are uint8 (4, 84, 84): the last four grey frames, black before the episode, each the maximum of the
-    last two of four emulated. Rewards are raw. `num_threads` emulate; 0 is one per environment, up to the cores there
-    are.
+    last two of four emulated. Rewards are raw.
 
     Raises:
-        ValueError: there is no such game.
+        ValueError: it has no such mode or difficulty.
     """
-    check_game(config.game)
-    if config.mode is not None or config.difficulty is not None:
-        return Episodes(_wrapped(config, num_envs), seed)
-    return Episodes(vector_env(config, num_envs, num_threads=num_threads), seed)
+    altered = config.mode is not None or config.difficulty is not None
+    return Episodes((_wrapped if altered else vector_env)(config, num_envs), seed)
 
 
-def vector_env(config: EnvConfig, num_envs: int, *, colour: bool = False, num_threads: int = 0) -> AtariVectorEnv:
-    """Return ALE's vector environment with every default stated.
+def vector_env(config: EnvConfig, num_envs: int, *, colour: bool = False) -> AtariVectorEnv:
+    """Return ALE's vector environment with every default stated, and a thread for each game up to the cores there are.
 
     With `colour`, the same game is seen as (1, 210, 160, 3) screens: given the same seeds and actions it is the
     same episode, so that one can be watched beside what the network is shown.
@@ -57,7 +54,7 @@ def vector_env(config: EnvConfig, num_envs: int, *, colour: bool = False, num_th
         config.game,
         num_envs,
         batch_size=0,
-        num_threads=num_threads,
+        num_threads=0,
         thread_affinity_offset=-1,
         max_num_frames_per_episode=MAX_FRAMES_PER_EPISODE,
         repeat_action_probability=STICKY[config.protocol],

@@ -14,7 +14,7 @@ from envs.pixels import make_pixels
 CATCH = "catch"
 
 
-def make_games(config: EnvConfig, num_envs: int, seed: int, *, num_threads: int = 0) -> Episodes:
+def make_games(config: EnvConfig, num_envs: int, seed: int) -> Episodes:
     """Return `num_envs` copies of the game that `config` names: Atari, `catch`, or the id of a Gymnasium environment.
 
     Raises:
@@ -22,7 +22,7 @@ def make_games(config: EnvConfig, num_envs: int, seed: int, *, num_threads: int 
             given that only Atari games have.
     """
     if config.game in GAMES:
-        return make_atari(config, num_envs, seed, num_threads=num_threads)
+        return make_atari(config, num_envs, seed)
     if not _is_gymnasiums(config.game):
         check_game(config.game)
     spec = gymnasium.registry.get(config.game.rpartition(":")[2])

@@ -70,7 +70,7 @@ def reconstruction_error(drawn: Tensor, images: Tensor, motion_weight: float) ->
 class Autoencoding:
     """The task: no labels but, where they are known, masks that tell whether small things come back."""
 
-    unit = "psnr"
+    metric = "psnr"
 
     def __init__(self, names: Sequence[str], motion_weight: float, latent_size: int) -> None:
         """`names` of the masks' classes, the background first; none where there are no masks."""

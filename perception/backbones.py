@@ -272,6 +272,11 @@ BACKBONES: dict[str, type[Backbone]] = {
 }
 
 
+def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, named without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def adapt_channels(weights: dict[str, Tensor], in_channels: int) -> dict[str, Tensor]:
     """Return a backbone's weights for images of `in_channels` channels, whatever number they were trained on.
 

@@ -178,7 +178,7 @@ class Captioning:
     def __init__(self, words: list[str], beam_width: int, share_true: Callable[[str, str], float] | None) -> None:
         """`share_true(said, true)` is the share of right facts; without it BLEU says which checkpoint is best."""
         self.words_known, self.beam_width, self.share_true = words, beam_width, share_true
-        self.unit = "bleu4" if share_true is None else "facts_true"
+        self.metric = "bleu4" if share_true is None else "facts_true"
 
     def make_head(self, backbone: Backbone, size: tuple[int, int], kind: str, dropout: float) -> nn.Module:
         """Return a fresh head: `attention`, `gru` or `lstm`."""

@@ -69,7 +69,7 @@ def classification_loss(logits: Tensor, targets: Tensor, labels: Sequence[Tensor
 class Classification:
     """The task: outputs by name, each with the names of its values."""
 
-    unit = "f1_weighted"  # the metric that says which checkpoint is best
+    metric = "f1_weighted"  # the metric that says which checkpoint is best
 
     def __init__(self, outputs: dict[str, list[str]], spread: float = 0.0) -> None:
         """With a `spread` above 0 the values are numbers, and those near the true one are learnt with it."""

@@ -46,7 +46,7 @@ def info_nce(guesses: Tensor, true: Tensor) -> Tensor:
 class Contrast:
     """The task: no labels but the order of time."""
 
-    unit = "loss"
+    metric = "loss"
 
     def make_head(self, backbone: Backbone, size: tuple[int, int], kind: str, dropout: float) -> nn.Module:  # noqa: ARG002
         """Return a fresh head."""

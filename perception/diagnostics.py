@@ -200,16 +200,17 @@ def check_initial_loss(found: float, expected: float | None, theory: str) -> Che
     return Check("initial loss", False, f"{about}: the usual cause is that {cause}")
 
 
-def check_overfitting(
-    network: nn.Module, loss: Callable[[nn.Module], Tensor], learning_rate: float, updates: int = 300
-) -> Check:
+OVERFITTING_UPDATES = 300
+
+
+def check_overfitting(network: nn.Module, loss: Callable[[nn.Module], Tensor], learning_rate: float) -> Check:
     """Check that a copy of `network` learns a few samples, those that `loss` is of, by heart: to a twentieth."""
     learner = copy.deepcopy(network).eval()
     weights = [weight for weight in learner.parameters() if weight.requires_grad]
     optimizer = torch.optim.Adam(weights, learning_rate)
     first = last = float(loss(learner).detach())
     made = 0
-    while made < updates and math.isfinite(last) and last >= 0.05 * first:
+    while made < OVERFITTING_UPDATES and math.isfinite(last) and last >= 0.05 * first:
         value = loss(learner)
         optimizer.zero_grad()
         value.backward()

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from perception.backbones import Backbone
 from perception.config import Ascent
 
+OCTAVE_SCALE = 1.4  # of one size of DeepDream's to the next
 Score = Callable[[Tensor], Tensor]
 """Of float images in [0, 1], (B, C, H, W), a number each, (B,), with a gradient."""
 
@@ -61,7 +62,7 @@ def maximise(score: Score, start: Tensor, ascent: Ascent, seed: int) -> Tensor:
     return draw().detach()
 
 
-def deep_dream(score: Score, picture: Tensor, ascent: Ascent, seed: int, least: int, scale: float = 1.4) -> Tensor:
+def deep_dream(score: Score, picture: Tensor, ascent: Ascent, seed: int, least: int) -> Tensor:
     """Return a picture (C, H, W) in [0, 1] with more in it of what raises a score.
 
     DeepDream (Mordvintsev et al. 2015): from small to full size, what was added at one is enlarged and carried to the
@@ -73,10 +74,9 @@ def deep_dream(score: Score, picture: Tensor, ascent: Ascent, seed: int, least: 
         ascent: how.
         seed: of the jitter.
         least: pixels that no side may have fewer of.
-        scale: of one size to the next.
     """
     generator = torch.Generator().manual_seed(seed)
-    shrinkings = [scale**-octave for octave in reversed(range(ascent.octaves))]
+    shrinkings = [OCTAVE_SCALE**-octave for octave in reversed(range(ascent.octaves))]
     sizes = [(round(picture.shape[1] * by), round(picture.shape[2] * by)) for by in shrinkings]
     sizes = [size for size in sizes if min(size) >= least]
     added = torch.zeros_like(picture[None])

@@ -81,14 +81,14 @@ def generator_loss(drawn: Tensor) -> Tensor:
     return F.softplus(-drawn).mean()
 
 
-def precision_and_recall(real: Tensor, drawn: Tensor, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
+def precision_and_recall(real: Tensor, drawn: Tensor) -> tuple[float, float]:
     """Return which share of what is drawn is near something real, and the other way round (Kynkäänniemi et al. 2019).
 
-    Near is within the distance of that one's own `neighbours`-th neighbour, among features (N, F) and (M, F).
+    Near is within the distance of that one's own `NEIGHBOURS`-th neighbour, among features (N, F) and (M, F).
     """
     distances = partial(torch.cdist, compute_mode="donot_use_mm_for_euclid_dist")  # the other cancels digits
     between = distances(real, drawn)
-    reach = [distances(x, x).kthvalue(neighbours + 1, dim=1).values for x in (real, drawn)]  # the first is itself
+    reach = [distances(x, x).kthvalue(NEIGHBOURS + 1, dim=1).values for x in (real, drawn)]  # the first is itself
     precision = (between <= reach[0][:, None]).any(dim=0).float().mean()
     recall = (between <= reach[1][None]).any(dim=1).float().mean()
     return float(precision), float(recall)
@@ -133,7 +133,7 @@ class Judge:
 class GAN:
     """The task: no labels, and a judge who measures."""
 
-    unit = "frechet"
+    metric = "frechet"
 
     def __init__(self, latent_size: int, normalized: bool, warm_up_updates: int, judge: Judge) -> None:
         """`normalized`: spectral normalisation of the discriminator (Miyato et al. 2018).

@@ -37,13 +37,13 @@ class PerceptionNetwork(nn.Module):
 
 
 LOWER_IS_BETTER = ("loss", "frechet")
-"""Units whose least value is the best; a blind guess has no such."""
+"""Metrics whose least value is the best; a blind guess has no such."""
 
 
 class Task(Protocol):
     """What the loop in `runs/train_perception.py` knows of a task. B images are uint8 or float (B, C, H, W)."""
 
-    unit: str
+    metric: str
     """The metric that says which checkpoint is best; `loss` where nothing else tells."""
 
     def make_head(self, backbone: Backbone, size: tuple[int, int], kind: str, dropout: float) -> nn.Module:

@@ -97,7 +97,7 @@ def near(mask: Tensor) -> Tensor:
 class Segmentation:
     """The task: classes by name, the background first."""
 
-    unit = "miou"  # the metric that says which checkpoint is best
+    metric = "miou"  # the metric that says which checkpoint is best
 
     def __init__(self, names: list[str], pixels: Tensor) -> None:
         """`pixels` (classes,): how many each class has in the training split."""

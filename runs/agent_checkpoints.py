@@ -17,6 +17,7 @@ from torch import Tensor
 from agents.auxiliary import Auxiliary
 from agents.dqn import DQN
 from agents.replay import FrameReplay
+from perception.backbones import with_prefix
 from runs import machine
 from runs.checkpoints import (
     CheckpointError,
@@ -28,8 +29,9 @@ from runs.checkpoints import (
     save_json,
     save_tensors,
     sync,
+    write_about,
 )
-from runs.config import TrainConfig, to_json, train_config
+from runs.config import TrainConfig, train_config
 
 FORMAT = "saccade-dqn-1"
 SEGMENT_ROWS = 16_384  # of the replay, to a file: 116 MB, so that writing one takes little memory
@@ -88,11 +90,10 @@ def write_learner(
 
 def write_weights(folder: Path, config: TrainConfig, agent: DQN, about: dict[str, Any], bf16: bool = False) -> None:
     """Write what acting needs: the weights, the configuration, and the shapes to build the network with."""
-    weights = {name: w.to(torch.bfloat16 if bf16 else w.dtype).contiguous() for name, w in agent.weights().items()}
+    weights = {name: w.to(torch.bfloat16 if bf16 else w.dtype) for name, w in agent.weights().items()}
     save_tensors(folder / "weights.safetensors", weights)
     shapes = {"num_actions": agent.num_actions, "frame_shape": agent.frame_shape, "stack": agent.stack}
-    about = {"format": FORMAT, "shapes": shapes, "versions": machine.versions()} | about
-    save_json(folder / "config.json", about | {"config": to_json(config)})
+    write_about(folder, FORMAT, config, {"shapes": shapes} | about)
 
 
 def load_config(checkpoint: Path) -> tuple[TrainConfig, dict[str, Any]]:
@@ -165,14 +166,10 @@ def load_learner(checkpoint: Path, agent: DQN, replay: FrameReplay) -> tuple[dic
         raise CheckpointError(f"'{checkpoint}' holds weights alone and cannot be resumed; resume the run's own folder")
     load_weights(checkpoint, agent)
     saved, tensors = load_json(checkpoint / "state.json"), load_tensors(checkpoint / "learner.safetensors")
-    agent.load_state_dict(_with_prefix(tensors, "agent."))
-    replay.load_state_dict(_with_prefix(tensors, "replay."))
+    agent.load_state_dict(with_prefix(tensors, "agent."))
+    replay.load_state_dict(with_prefix(tensors, "replay."))
     segments = [Segment(*segment) for segment in saved["segments"]]
     for segment in segments:
         replay.load_segment(load_tensors(checkpoint / "replay" / segment.file))
     rest = {name: value for name, value in tensors.items() if not name.startswith(("agent.", "replay."))}
     return rest, saved["loop"], segments
-
-
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -71,12 +71,12 @@ class AuxiliaryTask:
 
     def score(self, backbone: Backbone) -> float | None:
         """Return the task's metric on the validation split; None without a recording."""
-        if self.data is None or self.beside.task.unit == "loss":
+        if self.data is None or self.beside.task.metric == "loss":
             return None
         network = PerceptionNetwork(backbone, self.beside.head)
         measured = measure_split(network, self.beside.task, self.data, "validation", self.config)[1]
         network.train()
-        return measured[self.beside.task.unit]
+        return measured[self.beside.task.metric]
 
     def write(self, folder: Path, backbone: Backbone, about: dict[str, Any]) -> None:
         """Write backbone and head as a perception task's checkpoint."""

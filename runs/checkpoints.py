@@ -21,7 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from perception.backbones import BACKBONES, adapt_channels
+from perception.backbones import BACKBONES, adapt_channels, with_prefix
+from runs import machine
+from runs.config import to_json
 
 PARTIAL = ".partial"
 Config = TypeVar("Config")
@@ -169,19 +171,6 @@ def read_config(
     Raises:
         CheckpointError: it is missing, damaged, not of the format `expected`, or of another version of this program.
     """
-    about = read_about(checkpoint, expected)
-    try:
-        return parse(about["config"]), about
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"'{checkpoint}/config.json': {error}") from error
-
-
-def read_about(checkpoint: Path, expected: str) -> dict[str, Any]:
-    """Return all that a checkpoint's `config.json` says.
-
-    Raises:
-        CheckpointError: it is missing, damaged, or not of the format `expected`.
-    """
     about = load_json(checkpoint / "config.json")
     found = about.get("format")
     if found != expected:
@@ -196,7 +185,16 @@ def read_about(checkpoint: Path, expected: str) -> dict[str, Any]:
             f"'{checkpoint}' has the format {found!r}, this program reads {expected!r}; "
             "open it with the version that wrote it"
         )
-    return about
+    try:
+        return parse(about["config"]), about
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"'{checkpoint}/config.json': {error}") from error
+
+
+def write_about(folder: Path, format: str, config: Any, about: dict[str, Any]) -> None:
+    """Write the `config.json` of a checkpoint or run: its format, versions, configuration, and what else is told."""
+    plain = {"format": format, "versions": machine.versions(), "config": to_json(config)}
+    save_json(folder / "config.json", plain | about)
 
 
 def refuse_strange_module(checkpoint: Path, game: str) -> None:
@@ -236,9 +234,7 @@ def load_backbone_weights(source: str, in_channels: int) -> tuple[str, dict[str,
     about = load_json(checkpoint / "config.json")
     name = about.get("backbone") or about.get("config", {}).get("agent", {}).get("backbone")
     weights = load_tensors(checkpoint / "weights.safetensors")
-    prefix = "backbone."
-    weights = {key.removeprefix(prefix): value.float() for key, value in weights.items() if key.startswith(prefix)}
-    weights = fold_spectral_norm(weights)
+    weights = fold_spectral_norm({key: value.float() for key, value in with_prefix(weights, "backbone.").items()})
     if not weights or not isinstance(name, str):
         raise CheckpointError(f"'{checkpoint}' has no backbone that this program knows")
     return name, adapt_channels(weights, in_channels)

@@ -61,12 +61,10 @@ def main(args: CurvesArgs) -> int:
     names = [run.name for run in args.runs]
     if len(set(names)) < len(names):
         names = [str(run) for run in args.runs]
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     for name, (x, y, spread) in zip(names, curves, strict=True):
         (line,) = axes.plot(x, y, marker="o", markersize=4, label=name)
         low, high = ([value + sign * band for value, band in zip(y, spread, strict=True)] for sign in (-1, 1))

@@ -25,7 +25,7 @@ from runs.auxiliary import AuxiliaryTask
 from runs.checkpoints import CheckpointError, load_backbone_weights
 from runs.commands import first_line
 from runs.config import ResumeArgs, TrainConfig
-from runs.evaluate import describe, evaluate
+from runs.evaluate import evaluate
 from runs.folders import was_evaluated
 from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled
 from runs.tracking import DQN_METRICS
@@ -212,19 +212,10 @@ class DQNRun(Run[TrainConfig]):
         config = self.config
         result = evaluate(self.agent, config.env, episodes, config.evaluation_epsilon, config.seed)
         self._last_score = result["mean"]
-        row: dict[str, float] = {
-            "steps": self.steps,
-            "seconds": self.seconds(),
-            "evaluation_score": result["mean"],
-            "evaluation_score_std": result["std"],
-        }
-        if result["human_normalized"] is not None:
-            row["evaluation_human_normalized"] = result["human_normalized"]
+        row: dict[str, float] = {"steps": self.steps, "seconds": self.seconds()}
         if self._auxiliary is not None:
             self._keep_auxiliary(self._auxiliary, row)
-        self._tracker.log(row)
-        self._tracker.log_episodes(result["scores"], result["lengths_steps"], self.steps)
-        self.display.say(f"step {self.steps:,}: {describe(result)}")
+        self._log_evaluation(row, result)
         if config.evaluation_video_steps:
             self._keep_video(config.evaluation_video_steps)
         if result["mean"] > self._best_score and self._save_weights("best", {"evaluation": result}):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from envs.labels.games import LABELS
 from envs.labels.reading import Labels, labels_by_colour
 
-FORMAT = "saccade-frames-1"
+FORMAT, STACK = "saccade-frames-1", 4
 COLUMNS: dict[str, tuple[tuple[int, ...], str]] = {
     "screens": ((210, 160), "uint8"),
     "frames": ((84, 84), "uint8"),
@@ -109,13 +109,11 @@ def split_of(episodes: NDArray[np.int32]) -> NDArray[np.str_]:
     return np.array(SPLIT_OF_EPISODE)[episodes % len(SPLIT_OF_EPISODE)]
 
 
-def stacks(
-    frames: NDArray[np.uint8], episodes: NDArray[np.int32], at: NDArray[np.int64], stack: int = 4
-) -> NDArray[np.uint8]:
-    """Return the network's input (len(at), stack, 84, 84) at steps `at`: black before an episode's first frame."""
-    result = np.zeros((len(at), stack, *frames.shape[1:]), np.uint8)
-    for back in range(stack):
+def stacks(frames: NDArray[np.uint8], episodes: NDArray[np.int32], at: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the network's input (len(at), 4, 84, 84) at steps `at`: black before an episode's first frame."""
+    result = np.zeros((len(at), STACK, *frames.shape[1:]), np.uint8)
+    for back in range(STACK):
         before = at - back
         same = (before >= 0) & (episodes[np.maximum(before, 0)] == episodes[at])
-        result[same, stack - 1 - back] = frames[before[same]]
+        result[same, STACK - 1 - back] = frames[before[same]]
     return result

@@ -29,11 +29,10 @@ from runs.checkpoints import (
     load_backbone_weights,
     load_tensors,
     read_config,
-    save_json,
     save_tensors,
+    write_about,
 )
 from runs.commands import first_line
-from runs.config import to_json
 from runs.perception_config import HEADS, PerceptionConfig, perception_config
 
 FORMAT = "saccade-perception-1"
@@ -107,9 +106,8 @@ def make_network(task: Task, backbone: Backbone, size: tuple[int, int], config: 
 
 def write_network(folder: Path, network: PerceptionNetwork, config: PerceptionConfig, about: dict[str, Any]) -> None:
     """Write the network, and `about`: its backbone's name, channels, size, names, updates and W&B run."""
-    save_tensors(folder / "weights.safetensors", {k: v.detach() for k, v in network.state_dict().items()})
-    plain = {"format": FORMAT, "versions": machine.versions(), "config": to_json(config)}
-    save_json(folder / "config.json", plain | about)
+    save_tensors(folder / "weights.safetensors", network.state_dict())
+    write_about(folder, FORMAT, config, about)
 
 
 def load_config(checkpoint: Path) -> tuple[PerceptionConfig, dict[str, Any]]:

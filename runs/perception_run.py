@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from agents.schedules import warm_cosine
+from agents.updates import load_optimizer, optimizer_tensors
 from perception.datasets import Dataset
 from perception.diagnostics import faults, health, worse_than_guessing
 from perception.networks import LOWER_IS_BETTER, PerceptionNetwork, Task
@@ -203,8 +204,8 @@ class PerceptionRun(Run[PerceptionConfig]):
             guess = self.task.guess_loss(self.config.batch_size)
             worse = worse_than_guessing(self._training_loss, measured["loss"], guess)
             self.display.warn(f"update {self.updates:,}", {"guessing": worse} if worse else {})
-        score = measured[self.task.unit] * (-1 if self.task.unit in LOWER_IS_BETTER else 1)
-        self._last = f"  {self.task.unit} {abs(score):.3f}"
+        score = measured[self.task.metric] * (-1 if self.task.metric in LOWER_IS_BETTER else 1)
+        self._last = f"  {self.task.metric} {abs(score):.3f}"
         picture = self.folder / "pictures" / f"{self.updates}.png"
         if self._write(picture, lambda to: self._draw("validation", answers, to)):
             self._tracker.log_file("validation_picture", picture, self.updates)
@@ -225,7 +226,7 @@ class PerceptionRun(Run[PerceptionConfig]):
             self.display.say("warning: no evaluation's weights could be kept as the best: those of the end are tested")
         answers, measured = measure_split(self.network, self.task, self.data, "test", self.config)
         result: dict[str, Any] = {"updates": self.updates, "test": measured}
-        if self.config.baselines and self.task.unit not in LOWER_IS_BETTER:
+        if self.config.baselines and self.task.metric not in LOWER_IS_BETTER:
             learnt_from = torch.from_numpy(self.data.targets[self.data.splits["train"]])
             guess = self.task.majority(learnt_from).expand_as(answers).to(answers.dtype)
             result["majority"] = self.task.measure(guess, self.data.truth("test"))
@@ -244,8 +245,7 @@ class PerceptionRun(Run[PerceptionConfig]):
             return None
 
         def write(folder: Path) -> None:
-            moments = self.optimizer.state_dict()["state"]
-            tensors = {f"{i}.{name}": value for i, state in moments.items() for name, value in state.items()}
+            tensors = optimizer_tensors(self.optimizer)
             tensors |= {"losses": torch.tensor(self._losses), "norms": torch.tensor(self._norms)}
             save_tensors(folder / "learner.safetensors", tensors)
             told = {"best": self._best, "last": self._last, "training_loss": self._training_loss}
@@ -285,14 +285,7 @@ class PerceptionRun(Run[PerceptionConfig]):
         tensors, state = load_tensors(checkpoint / "learner.safetensors"), load_json(checkpoint / "state.json")
         kept = [list(tensors.pop(name).to(self.config.device)) for name in ("losses", "norms")]
         self._losses, self._norms = kept
-        moments: dict[int, dict[str, Tensor]] = {}
-        weights = list(self.network.trained())
-        for key, value in tensors.items():
-            index, name = key.split(".")
-            if value.shape == weights[int(index)].shape:
-                value = torch.empty_like(weights[int(index)]).copy_(value)  # in its memory format, which was not saved
-            moments.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        load_optimizer(self.optimizer, tensors)
         self.updates = int(checkpoint.name)
         self._seconds, self._best, self._last = state["seconds"], state["best"], state["last"]
         self._training_loss = state.get("training_loss")
@@ -330,7 +323,7 @@ def measure_split(
 ) -> tuple[Tensor, dict[str, float]]:
     """Return what a network says of each image of a split, and the metrics of that, the loss first."""
     answers, loss = answer_split(network, task, data, split, config)
-    if task.unit == "loss":
+    if task.metric == "loss":
         return answers, {"loss": loss}
     return answers, {"loss": loss} | task.measure(answers, data.truth(split))
 

@@ -2,7 +2,10 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from runs.evaluate import opinion_is
+from runs.moments import Moment
 
 WIDTH, HEIGHT = 640, 608
 INK, FAINT, ACCENT, GROUND = (235, 235, 235), (120, 120, 130), (255, 176, 59), (18, 18, 24)
@@ -13,43 +16,19 @@ _SMALL, _LARGE = ImageFont.load_default(13), ImageFont.load_default(20)
 Picture = NDArray[np.uint8]
 
 
-def draw_step(
-    screen: Picture,
-    network_input: Picture,
-    action_names: list[str],
-    opinion: list[float],
-    opinion_is: str,
-    action: int,
-    values: list[float],
-    score: float,
-) -> Picture:
-    """Draw one step as (608, 640, 3) uint8.
-
-    Args:
-        screen: (H, W, 3) colour screen.
-        network_input: (84, 84) newest grey frame.
-        action_names: one word per action.
-        opinion: a number for each, which is what `opinion_is` says.
-        opinion_is: words above them.
-        action: the one chosen, drawn in another colour.
-        values: of the state at every step so far; the last `TRACE_STEPS` are drawn.
-        score: raw score so far.
-    """
+def draw_step(moment: Moment, values: list[float]) -> Picture:
+    """Draw a moment as (608, 640, 3) uint8, with the last `TRACE_STEPS` of the `values` of the states so far."""
     canvas = Image.new("RGB", (WIDTH, HEIGHT), GROUND)
     draw = ImageDraw.Draw(canvas)
-    draw.text((12, 8), f"score {score:g}", INK, _LARGE)
-    shown = Image.fromarray(screen)
-    if screen.shape[:2] == (210, 160):  # the Atari's pixels are wider than high
+    draw.text((12, 8), f"score {moment.score_before:g}", INK, _LARGE)
+    shown = Image.fromarray(moment.screen)
+    if shown.size == (160, 210):  # the Atari's pixels are wider than high
         shown = shown.resize((320, 420), Image.Resampling.NEAREST)
-    else:
-        scale = min(320 / screen.shape[1], 420 / screen.shape[0])
-        size = (round(screen.shape[1] * scale), round(screen.shape[0] * scale))
-        shown = shown.resize(size, Image.Resampling.NEAREST)
-    canvas.paste(shown, SCREEN[:2])
+    canvas.paste(ImageOps.contain(shown, (320, 420), Image.Resampling.NEAREST), SCREEN[:2])
     draw.text((352, 14), "what the network sees", FAINT, _SMALL)
-    canvas.paste(Image.fromarray(network_input).resize((168, 168), Image.Resampling.NEAREST), (352, 36))
-    draw.text((352, 216), f"{opinion_is}; bars relative", FAINT, _SMALL)
-    _draw_opinion(draw, action_names, opinion, action)
+    canvas.paste(Image.fromarray(moment.frames[-1]).resize((168, 168), Image.Resampling.NEAREST), (352, 36))
+    draw.text((352, 216), f"{opinion_is(moment.player)}; bars relative", FAINT, _SMALL)
+    _draw_opinion(draw, moment.action_names, moment.opinion, moment.action)
     _draw_trace(draw, values)
     return np.asarray(canvas)
 

@@ -15,9 +15,11 @@ from runs.checkpoints import (
     newest_checkpoint,
     restore_weights,
     save_json,
+    write_about,
 )
 from runs.commands import DIVERGED, StopSignal
-from runs.config import ResumeRun, SB3Config, TrainConfig, to_json
+from runs.config import ResumeRun, SB3Config, TrainConfig
+from runs.evaluate import describe
 from runs.folders import EVALUATION, RunFolder
 from runs.perception_config import PerceptionConfig
 from runs.progress import ProgressDisplay
@@ -87,8 +89,7 @@ class Run(Generic[Config]):
                 raise CheckpointError(about) from error
             if (self.folder / EVALUATION).exists():  # it is not at its end any more
                 save_json(self.folder / EVALUATION, load_json(self.folder / EVALUATION) | {"final": False})
-        about = {"format": self.format, "versions": machine.versions(), "wandb_id": self._wandb_id}
-        save_json(self.folder / "config.json", about | {"config": to_json(self.config)})
+        write_about(self.folder, self.format, self.config, {"wandb_id": self._wandb_id})
 
     def _is_finite(self) -> bool:
         """Whether what was learnt since the last look at it, or is known by now, are finite numbers."""
@@ -119,6 +120,15 @@ class Run(Generic[Config]):
             self.display.say(f"warning: could not write '{path}' ({error.strerror or error}); training goes on")
             return False
         return True
+
+    def _log_evaluation(self, row: dict[str, float], result: dict[str, Any]) -> None:
+        """Log an agent's scores in a row with what was counted, and each game's; and say them."""
+        row |= {"evaluation_score": result["mean"], "evaluation_score_std": result["std"]}
+        if result["human_normalized"] is not None:
+            row["evaluation_human_normalized"] = result["human_normalized"]
+        self._tracker.log(row)
+        self._tracker.log_episodes(result["scores"], result["lengths_steps"], self.done)
+        self.display.say(f"step {self.done:,}: {describe(result)}")
 
     def _write_evaluation(self, result: dict[str, Any], *, final: bool) -> None:
         """Write an agent's scores to `evaluation.json`; the final ones say that the run is at its end."""

@@ -18,12 +18,12 @@ from runs.checkpoints import (
     find_checkpoint,
     load_tensors,
     read_config,
-    save_json,
     save_tensors,
     sync,
+    write_about,
 )
 from runs.commands import first_line
-from runs.config import SB3Config, from_json, to_json
+from runs.config import SB3Config, from_json
 from runs.perception_checkpoints import make_backbone
 
 FORMAT = "saccade-sb3-1"
@@ -32,9 +32,8 @@ FORMAT = "saccade-sb3-1"
 def write_sb3(folder: Path, model: BaseAlgorithm, config: SB3Config, about: dict[str, Any]) -> None:
     """Write the network, and SB3's own file beside it."""
     save_tensors(folder / "weights.safetensors", weights_of(model))
-    plain = {"format": FORMAT, "versions": machine.versions(), "config": to_json(config)}
     shapes = {"shape": list(model.observation_space.shape or ()), "num_actions": int(model.action_space.n)}  # type: ignore[attr-defined]
-    save_json(folder / "config.json", plain | shapes | about)
+    write_about(folder, FORMAT, config, shapes | about)
     model.save(folder / "model.zip")
     sync(folder / "model.zip")
 

@@ -23,7 +23,7 @@ from perception.diagnostics import faults
 from runs import machine
 from runs.checkpoints import CheckpointError
 from runs.config import ResumeArgs, SB3Config
-from runs.evaluate import describe, evaluate
+from runs.evaluate import evaluate
 from runs.folders import was_evaluated
 from runs.perception_checkpoints import make_backbone
 from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled
@@ -197,13 +197,8 @@ class SB3Run(Run[SB3Config]):
         """Score the agent over whole games."""
         config = self.config
         result = evaluate(SB3Player(self.model), config.env, episodes, config.evaluation_epsilon, config.seed)
-        row: dict[str, float] = {"evaluation_score": result["mean"], "evaluation_score_std": result["std"]}
-        if result["human_normalized"] is not None:
-            row["evaluation_human_normalized"] = result["human_normalized"]
-        self._tracker.log(self._row() | row)
-        self._tracker.log_episodes(result["scores"], result["lengths_steps"], self.steps)
         self._words = f"  score {result['mean']:.2f}"
-        self.display.say(f"step {self.steps:,}: {describe(result)}")
+        self._log_evaluation(self._row(), result)
         self._write_evaluation(result, final=final)
 
     def save(self) -> None:

@@ -123,14 +123,11 @@ def draw_map(places: "NDArray[np.floating]", played: "Played", title: str, out: 
 
     Which frame shows which is the assignment of the shortest lines, so that no two of them cross.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
     from matplotlib.patches import ConnectionPatch
     from scipy.optimize import linear_sum_assignment
 
-    figure = pyplot.figure(figsize=(13, 11))
+    figure = Figure(figsize=(13, 11))
     axes = figure.add_axes((0.16, 0.25, 0.68, 0.52))
     points = axes.scatter(*places.T, c=played.values, s=9, cmap="viridis", linewidths=0)
     axes.set(xticks=[], yticks=[], xmargin=0.04, ymargin=0.04)
@@ -153,7 +150,6 @@ def draw_map(places: "NDArray[np.floating]", played: "Played", title: str, out: 
         figure.add_artist(ConnectionPatch(**line, color="0.55", linewidth=0.8, zorder=0.5))
         axes.scatter(*places[step], s=40, facecolors="none", edgecolors="black", linewidths=1.2)
     figure.savefig(out, dpi=110)
-    pyplot.close(figure)
 
 
 def _frame(x: float, y: float) -> tuple[tuple[float, float, float, float], tuple[float, float]]:

@@ -18,18 +18,16 @@ POLL_SECONDS = 0.5
 
 def draw(plan: Plan) -> Path:
     """Draw a panel for each target: means with their intervals, of DQNs the learning curves; return the picture."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib import color_sequences
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     from runs.statistics import curve, interval
 
     rows = plan.rows()
-    figure, panels = pyplot.subplots(
-        1, len(plan.targets), figsize=(5 * len(plan.targets), 4), layout="constrained", squeeze=False
-    )
-    colours = pyplot.get_cmap("tab20").colors  # type: ignore[attr-defined]
+    figure = Figure(figsize=(5 * len(plan.targets), 4), layout="constrained")
+    panels = figure.subplots(1, len(plan.targets), squeeze=False)
+    colours = color_sequences["tab20"]
     for axes, target in zip(panels[0], plan.targets, strict=True):
         for place, (name, row) in enumerate(rows.items()):
             curves, colour = row.get(target, []), colours[place % 20]
@@ -48,7 +46,7 @@ def draw(plan: Plan) -> Path:
         axes.grid(alpha=0.3)
         if target == "dqn":
             axes.set(xlabel="steps", ylabel=TARGETS[target], title=target)
-            axes.xaxis.set_major_locator(pyplot.MaxNLocator(5))
+            axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.xaxis.set_major_formatter("{x:,.0f}")
             axes.legend(frameon=False, fontsize=8)
         else:

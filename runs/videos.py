@@ -69,25 +69,12 @@ def into_video(moments: "Iterator[Moment]", path: Path) -> "Generator[Moment, No
 
 def drawn(moments: "Iterator[Moment]") -> "Iterator[tuple[Moment, NDArray[np.uint8]]]":
     """Yield each moment with its picture, (608, 640, 3)."""
-    from runs.evaluate import opinion_is
     from runs.pictures import draw_step
 
     values: list[float] = []
     for moment in moments:
         values.append(moment.value)
-        yield (
-            moment,
-            draw_step(
-                moment.screen,
-                moment.frames[-1],
-                moment.action_names,
-                moment.opinion,
-                opinion_is(moment.player),
-                moment.action,
-                values,
-                moment.score_before,
-            ),
-        )
+        yield moment, draw_step(moment, values)
 
 
 def record_video(agent: "Player", env: EnvConfig, path: Path, seed: int, epsilon: float, most_steps: int) -> None:

@@ -52,18 +52,13 @@ def open_recording(game: str, url: str | None, path: Path | None) -> Any:
     rerun = load_rerun()
     sinks = [] if url is None else [rerun.GrpcSink(url)]
     sinks += [] if path is None else [rerun.FileSink(str(path))]
-    recording = rerun.RecordingStream(
-        f"saccade {game}", send_properties=False, batcher_config=None if url else _large_chunks(rerun)
-    )
+    # By these a file has few chunks: a third of the size, and opened at once.
+    chunks = None if url else rerun.ChunkBatcherConfig(flush_tick=60.0, flush_num_bytes=4 << 20)
+    recording = rerun.RecordingStream(f"saccade {game}", send_properties=False, batcher_config=chunks)
     recording.set_log_tick_enabled(False)
     recording.set_log_time_enabled(False)
     recording.set_sinks(*sinks)
     return recording
-
-
-def _large_chunks(rerun: Any) -> Any:
-    """Return settings by which a file has few chunks: a third of the size, and opened at once."""
-    return rerun.ChunkBatcherConfig(flush_tick=60.0, flush_num_bytes=4 << 20)
 
 
 def load_rerun() -> Any:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from agents.config import require
 from envs.config import EnvConfig, Protocol
+from perception.config import require
 from runs.commands import WRONG_INPUT, StopSignal, need_writable, refusing_bad_input, run_command
 from runs.config import Device
 from runs.evaluate import check_play, load_player

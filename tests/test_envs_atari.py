@@ -32,7 +32,7 @@ def test_the_games_are_all_that_ale_ships() -> None:
 @pytest.mark.parametrize("games", [GAMES[::8], pytest.param(GAMES, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_every_game_starts(games: tuple[str, ...]) -> None:
     for game in games:
-        one = make_atari(EnvConfig(game), 1, seed=0, num_threads=1)
+        one = make_atari(EnvConfig(game), 1, seed=0)
         assert one.frames.shape == (1, 4, 84, 84) and one.num_actions == len(one.action_names())
         one.step(np.array([0]))
         one.close()
@@ -63,7 +63,7 @@ def test_frames_and_rewards_equal_gymnasiums_wrappers(game: str) -> None:
 
 def test_a_fixed_sequence_of_frames_has_its_hash() -> None:
     """Resizing that changes would change what is learned. Pinned for ale-py 0.12.1."""
-    games = make_atari(EnvConfig("breakout"), 2, seed=7, num_threads=1)
+    games = make_atari(EnvConfig("breakout"), 2, seed=7)
     rng, digest = np.random.default_rng(7), hashlib.sha256(games.frames.tobytes())
     for _ in range(300):
         games.step(rng.integers(games.num_actions, size=2))
@@ -74,7 +74,7 @@ def test_a_fixed_sequence_of_frames_has_its_hash() -> None:
 
 
 def test_classic_presses_fire_and_waits_up_to_30_frames() -> None:
-    env = vector_env(EnvConfig("breakout"), 1, num_threads=1)
+    env = vector_env(EnvConfig("breakout"), 1)
     frames = [int(env.reset(seed=s)[1]["episode_frame_number"][0]) for s in range(100)]
     # FIRE takes one frame, then come the no-ops.
     assert min(frames) >= 1 and max(frames) <= 31 and len(set(frames)) >= 20
@@ -82,7 +82,7 @@ def test_classic_presses_fire_and_waits_up_to_30_frames() -> None:
     env.reset(seed=1)
     lives = [int(env.step(np.array([0]))[4]["lives"][0]) for _ in range(60)]
     assert lives[-1] < 5
-    env = vector_env(EnvConfig("breakout", protocol="v5"), 1, num_threads=1)
+    env = vector_env(EnvConfig("breakout", protocol="v5"), 1)
     assert int(env.reset(seed=1)[1]["episode_frame_number"][0]) == 0
     lives = [int(env.step(np.array([0]))[4]["lives"][0]) for _ in range(60)]
     assert lives[-1] == 5
@@ -91,7 +91,7 @@ def test_classic_presses_fire_and_waits_up_to_30_frames() -> None:
 @pytest.mark.parametrize(("protocol", "sticky"), [("classic", False), ("v5", True)])
 def test_sticky_actions(protocol: str, sticky: bool) -> None:
     """Two games with as many no-ops and the same actions stay together, unless actions stick."""
-    env = vector_env(EnvConfig("breakout", protocol=protocol), 8, num_threads=1)  # type: ignore[arg-type]
+    env = vector_env(EnvConfig("breakout", protocol=protocol), 8)  # type: ignore[arg-type]
     starts: dict[int, list[int]] = {}
     for first in range(0, 32, 8):
         begun = env.reset(seed=np.arange(first, first + 8))[1]["episode_frame_number"]
@@ -107,7 +107,7 @@ def test_sticky_actions(protocol: str, sticky: bool) -> None:
 
 
 def test_rewards_are_raw_and_a_lost_life_is_no_end() -> None:
-    games = make_atari(EnvConfig("breakout"), 4, seed=0, num_threads=1)
+    games = make_atari(EnvConfig("breakout"), 4, seed=0)
     rng, lost, ended, rewards = np.random.default_rng(0), 0, 0, set()
     for _ in range(1500):
         seen = games.step(rng.integers(games.num_actions, size=4))
@@ -117,7 +117,7 @@ def test_rewards_are_raw_and_a_lost_life_is_no_end() -> None:
         assert not (seen.life_lost & (seen.terminated | seen.truncated)).any()
     assert ended > 3 and 3 * ended < lost <= 4 * ended + 4 * 4
     # Ms. Pac-Man's dots are worth ten: clipped rewards would be one.
-    pacman = make_atari(EnvConfig("ms_pacman"), 2, seed=0, num_threads=1)
+    pacman = make_atari(EnvConfig("ms_pacman"), 2, seed=0)
     assert max(float(pacman.step(rng.integers(9, size=2)).rewards.max()) for _ in range(200)) >= 10
 
 
@@ -152,13 +152,13 @@ def test_truncation_comes_at_108000_frames_with_its_last_frame() -> None:
 def test_a_series_is_its_seed_and_its_actions(game: str, protocol: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("envs.episodes.ALE_SEEDS_EVERY_STEPS", 400)
     config = EnvConfig(game, protocol=protocol)
-    games = make_games(config, 3, seed=5, num_threads=1)
+    games = make_games(config, 3, seed=5)
     rng, ended = np.random.default_rng(5), 0
     for _ in range(950):
         ended += len(games.step(rng.integers(4, size=3)).episodes)
     state = games.state_dict()
     assert ended > sum(state["series"]) > 0 and max(map(len, state["actions"])) < 950
-    again = make_games(config, 3, seed=5, num_threads=1)
+    again = make_games(config, 3, seed=5)
     again.load_state_dict(state)
     np.testing.assert_array_equal(games.frames, again.frames)
     for _ in range(300):
