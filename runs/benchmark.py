@@ -300,8 +300,7 @@ def main(args: BenchmarkArgs) -> int:
             raise ValueError(f"need --rounds of at least 1 and --steps of at least {WARM_UP_STEPS}")
         if args.num_envs < 1:
             raise ValueError(f"--num-envs {args.num_envs} must be at least 1")
-        if args.json is not None:
-            need_writable(args.json)
+        need_writable(args.json)
     os.environ.pop("OMP_WAIT_POLICY", None)  # ours to set for our side alone
     probes = [measured_alone(sb3, args, *candidate) for candidate in SB3_CANDIDATES]
     fastest = SB3_CANDIDATES[max(range(len(probes)), key=lambda i: probes[i]["steps_per_second"])]

@@ -95,8 +95,18 @@ def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def need_writable(path: Path) -> None:
-    """Raise ValueError where a file cannot be written; ask before the work that ends in it."""
+PICTURES = (".png", ".svg", ".pdf")  # that Matplotlib writes
+
+
+def need_writable(path: Path | None, *kinds: str) -> None:
+    """Raise ValueError where a file, if there is to be one, cannot be written, or does not end in one of `kinds`.
+
+    Ask before the work that ends in it.
+    """
+    if path is None:
+        return
+    if kinds and path.suffix not in kinds:
+        raise ValueError(f"cannot write '{path}': give a name that ends in {' or '.join(kinds)}")
     if not path.parent.is_dir():
         raise ValueError(f"cannot write '{path}': there is no folder '{path.parent}'")
     there = path.exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from runs.commands import need_writable, refusing_bad_input, run_command
+from runs.commands import PICTURES, need_writable, refusing_bad_input, run_command
 from runs.folders import whole_rows
 
 
@@ -51,9 +51,7 @@ def main(args: CurvesArgs) -> int:
     with refusing_bad_input():
         if not args.runs:
             raise ValueError("give the folder of at least one run")
-        if args.out.suffix not in (".png", ".svg", ".pdf") or not args.out.parent.is_dir():
-            raise ValueError(f"--out {args.out}: needs the name of a .png, .svg or .pdf in a folder that is there")
-        need_writable(args.out)
+        need_writable(args.out, *PICTURES)
         try:
             curves = [read_curve(run, args.over, args.metric) for run in args.runs]
         except ValueError as error:

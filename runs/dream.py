@@ -58,8 +58,6 @@ class DreamArgs:
 
     def __post_init__(self) -> None:
         """Raise ConfigError, in words that say what to do, where options contradict each other."""
-        if self.out.suffix != ".png" or not self.out.parent.is_dir():
-            raise ConfigError(f"--out {self.out}: needs the name of a .png in a folder that is there")
         if self.channels is not None and self.stage is None:
             raise ConfigError("--channels are of a stage: give --stage")
         if self.steps < 1:
@@ -74,7 +72,7 @@ def main(args: DreamArgs) -> int:
     from PIL import Image
 
     with refusing_bad_input():
-        need_writable(args.out)
+        need_writable(args.out, ".png")
         from runs import machine
         from runs.dream_sheet import draw
         from runs.insight import load_subject

@@ -144,8 +144,7 @@ def main(args: EvaluateArgs) -> int:
         from runs.checkpoints import format_of
 
         check_play(args.episodes, args.epsilon, args.seed)
-        if args.json is not None:
-            need_writable(args.json)
+        need_writable(args.json)
         perceives = format_of(args.checkpoint) == "saccade-perception-1"
     if perceives:
         return evaluate_perception(args)

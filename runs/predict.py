@@ -59,10 +59,7 @@ def main(args: PredictArgs) -> int:
             raise ValueError("give pictures to look at or --game GAME, not both")
         if args.steps < 1 or args.every_steps < 1:
             raise ValueError("need --steps and --every-steps of at least 1")
-        if args.out is not None and (args.out.suffix != ".png" or not args.out.parent.is_dir()):
-            raise ValueError(f"--out {args.out}: needs the name of a .png in a folder that is there")
-        if args.out is not None:
-            need_writable(args.out)
+        need_writable(args.out, ".png")
         machine.settle_thread(machine.usable_cores())
         network, task, config, about = load_perception(args.checkpoint, args.device)
         if args.game is None:

@@ -34,9 +34,6 @@ class ReportArgs:
             raise ConfigError(f"--wandb {self.wandb}: needs the name of a project, or ENTITY/PROJECT")
         if not self.out:
             raise ConfigError("--out needs the name of at least one file")
-        for path in self.out:
-            if path.suffix not in KINDS or not path.parent.is_dir():
-                raise ConfigError(f"--out {path}: needs the name of a {', '.join(KINDS)} in a folder that is there")
 
 
 def main(args: ReportArgs) -> int:
@@ -49,7 +46,7 @@ def main(args: ReportArgs) -> int:
         folders = dict.fromkeys(path.resolve() for path in args.runs)
         settings = settings_of([read_result(folder) for folder in folders])
         for path in args.out:
-            need_writable(path)
+            need_writable(path, *KINDS)
     pictures = draw(settings)
     files = [file for path in args.out for file in write(path, settings, pictures)]
     for path in args.out:

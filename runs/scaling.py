@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runs.benchmark import WARM_UP_STEPS, BenchmarkArgs, Result, measured_alone, whole_loop
-from runs.commands import need_writable, refusing_bad_input, run_command
+from runs.commands import PICTURES, need_writable, refusing_bad_input, run_command
 
 SB3_STEPS = 100_000
 SB3_BYTES = SB3_STEPS * 2 * 4 * 84 * 84  # each state, and the one after it, as whole stacks
@@ -86,10 +86,8 @@ def main(args: ScalingArgs) -> int:
             raise ValueError(f"need --steps of at least {WARM_UP_STEPS}")
         needed = FrameReplay.bytes_needed(max(args.held_steps, default=0), (84, 84))
         machine.check_memory(needed, "lower --held-steps")
-        for file in filter(None, (args.json, args.picture)):
-            need_writable(file)
-        if args.picture is not None and args.picture.suffix not in (".png", ".svg", ".pdf"):
-            raise ValueError(f"--picture {args.picture}: needs the name of a .png, .svg or .pdf")
+        need_writable(args.json)
+        need_writable(args.picture, *PICTURES)
     wide, whole = console(width=110), dict[str, Any]()
 
     def keep(**measured: Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from envs.config import Protocol
-from runs.commands import need_writable, refusing_bad_input, run_command
+from runs.commands import PICTURES, need_writable, refusing_bad_input, run_command
 from runs.config import Device
 from runs.evaluate import check_play, load_player
 
@@ -55,9 +55,7 @@ def main(args: StateMapArgs) -> int:
     """Play, map and draw; return the exit code."""
     with refusing_bad_input():
         check_play(1, args.epsilon, args.seed)
-        if args.out.suffix not in (".png", ".svg", ".pdf") or not args.out.parent.is_dir():
-            raise ValueError(f"--out {args.out}: needs the name of a .png, .svg or .pdf in a folder that is there")
-        need_writable(args.out)
+        need_writable(args.out, *PICTURES)
         if args.most_steps < LEAST_STEPS:
             raise ValueError(f"--most-steps {args.most_steps}: a map needs at least {LEAST_STEPS}")
         if args.perplexity < 1:

@@ -279,6 +279,8 @@ def test_wrong_options(agent: Path, eyes: dict[str, Path], tmp_path: Path, capsy
         ({"answers": "cat", "checkpoint": eyes["contrast"]}, "draw its --stage"),
         ({"answers": "all", "checkpoint": eyes["contrast"]}, "draw its --stage"),
         ({"stage": 1, "steps": 1}, "more --steps"),
+        ({"out": tmp_path / "no" / "f.png"}, "there is no folder"),
+        ({"out": tmp_path / "f.gif"}, "ends in .png"),
     ):
         args: Any = {"checkpoint": agent, "out": out, "steps": 5, "ascent": QUICK} | options
         with pytest.raises(SystemExit) as stopped:
@@ -289,7 +291,6 @@ def test_wrong_options(agent: Path, eyes: dict[str, Path], tmp_path: Path, capsy
         ({"channels": "1"}, "give --stage"),
         ({"filters": True, "answers": "all"}, "give one of them"),
         ({"steps": 0}, "--steps"),
-        ({"out": tmp_path / "no" / "f.png"}, "in a folder that is there"),
     ):
         with pytest.raises(ConfigError, match=named):
             DreamArgs(**({"checkpoint": agent, "out": out} | wrong))  # type: ignore[arg-type]

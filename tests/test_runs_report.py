@@ -340,5 +340,5 @@ def test_what_is_no_run_of_an_agent_is_refused(folders: list[Path], tmp_path: Pa
     with pytest.raises(ValueError, match="perception run"):
         read_result(young)
     assert "cannot write '/proc/r.md'" in refused("runs.report", str(folders[0]), "--out", "/proc/r.md")
-    assert "in a folder that is there" in refused("runs.report", str(folders[0]), "--out", str(tmp_path / "r.pdf"))
+    assert "ends in .html or .md or .png" in refused("runs.report", str(folders[0]), "--out", str(tmp_path / "r.pdf"))
     assert not list(tmp_path.glob("r*"))
