@@ -218,7 +218,9 @@ def test_orthogonal_weights_go_with_every_backbone(backbone: str) -> None:
 
 def test_learning_rate_follows_its_schedule() -> None:
     agent = make(dataclasses.replace(CONFIG, learning_rate=1.0, learning_rate_end=0.5))
-    assert [agent.anneal(step, 100) for step in (0, 50, 100, 200)] == [1.0, 0.75, 0.5, 0.5]
+    for step, rate in ((0, 1.0), (50, 0.75), (100, 0.5), (200, 0.5)):
+        assert agent.anneal(step, 100) == rate
+        assert [group["lr"] for group in agent.optimizer.param_groups] == [rate, rate]
     assert make().anneal(70, 100) == CONFIG.learning_rate
 
 

@@ -1,7 +1,6 @@
 """Replay against a slow twin that keeps every stack, driven by made-up episodes."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from agents.replay import FrameReplay
 from envs.atari import make_atari
 from envs.config import EnvConfig
+from runs.machine import resident_memory
 
 SIZE, STACK = (2, 3), 4
 
@@ -193,13 +193,10 @@ def test_a_ring_too_short_is_refused() -> None:
 def test_memory_is_taken_as_it_fills_and_a_million_steps_fit() -> None:
     assert FrameReplay.bytes_needed(1_000_000, (84, 84)) <= 7.2e9
 
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-    before = resident()
+    before = resident_memory()
     replay = FrameReplay(1_000_000, 8)  # 7 GB of addresses
-    assert resident() - before < 50e6
+    assert resident_memory() - before < 50e6
     frames, none = np.full((8, 84, 84), 7, np.uint8), np.zeros(8, np.bool_)
     for _ in range(500):
         replay.add(frames, np.zeros(8, np.int64), np.zeros(8, np.float32), none, none, frames)
-    assert 0.9 < (resident() - before) / (4000 * (84 * 84 + 7)) < 1.6
+    assert 0.9 < (resident_memory() - before) / (4000 * (84 * 84 + 7)) < 1.6

@@ -16,6 +16,7 @@ from envs.atari import (
     FRAME_SKIP,
     GAMES,
     MAX_FRAMES_PER_EPISODE,
+    STICKY,
     TWO_PLAYERS_ONLY,
     make_atari,
     vector_env,
@@ -104,6 +105,9 @@ def test_sticky_actions(protocol: str, sticky: bool) -> None:
         stacks = env.step(np.full(8, rng.integers(4)))[0]
         differed |= not np.array_equal(stacks[0], stacks[1])
     assert differed == sticky
+    # As Gymnasium's own have it.
+    name = "ALE/Breakout-v5" if sticky else "BreakoutNoFrameskip-v4"
+    assert STICKY[protocol] == gymnasium.spec(name).kwargs["repeat_action_probability"]
 
 
 def test_rewards_are_raw_and_a_lost_life_is_no_end() -> None:

@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from envs.atari import GAMES
 from envs.catch import BEST_RETURN, CELL, CELLS, Catch
 from envs.config import EnvConfig
-from envs.games import Screen, make_games
+from envs.games import Screen, frames_a_step, make_games
 from envs.pixels import make_pixels
 from envs.scores import DQN_2013, DQN_2015, HUMAN_AND_RANDOM, PUBLISHED, human_normalized, published
 
@@ -142,6 +142,10 @@ def test_published_columns_are_of_one_algorithm_and_protocol() -> None:
     assert named == [("Mnih 2013", 20), ("Mnih 2015", 18.9), ("SB3 zoo", 20.602), ("CleanRL", 20.25)]
     assert [column.scores["pong"] for column in published("ppo", "classic")] == [20.989]
     assert published("dqn", "v5") == []
+
+
+def test_a_step_of_ataris_games_is_four_frames() -> None:
+    assert [frames_a_step(EnvConfig(game)) for game in ("pong", "catch", "CarRacing-v3")] == [4, 1, 1]
 
 
 def test_human_normalized() -> None:

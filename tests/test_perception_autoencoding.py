@@ -55,6 +55,10 @@ def test_small_things_that_come_back_by_hand() -> None:
     assert measured["recall_ball"] == pytest.approx(1 / 4)
     error = (30**2 + 60**2 + 2 * 100**2) / 4000
     assert measured["psnr"] == pytest.approx(10 * math.log10(255**2 / error), rel=1e-4)
+    # Of pictures without structure SSIM is that of their means (equation 6), with C1 = (0.01 · 255)².
+    flat = [torch.full((3, 1, 20, 20), grey, dtype=torch.uint8) for grey in (2, 4)]
+    expected = (2 * 2 * 4 + 6.5025) / (2**2 + 4**2 + 6.5025)
+    assert Autoencoding([], 0.0, 8).measure(*flat)["ssim"] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["plain", "variational"])
@@ -69,6 +73,8 @@ def test_every_backbone_draws(name: str, kind: str) -> None:
     answers = task.answer(network.eval(), images)
     assert answers.shape == (2, 1, 44, 40) and answers.dtype == torch.uint8
     assert torch.equal(answers, task.answer(network, images))  # nothing is drawn at random in evaluation
+    one, two = (network.train()(images)[0] for _ in range(2))
+    assert torch.equal(one, two) == (kind == "plain")
     assert task.picture(network, images.numpy(), answers).shape[2] == 3
 
 

@@ -60,6 +60,15 @@ def test_a_sentence_is_measured_against_all_that_a_picture_has() -> None:
     assert task.measure(answers, padded) == task.measure(answers, alone) == task.measure(answers, alone[:, 0])
 
 
+def test_bleu_counts_up_to_four_words_in_a_row() -> None:
+    """Of five words four are right, of the pairs 3 of 4, of the threes 2 of 3, of the fours 1 of 2."""
+    captions = ["a red ball lies here", "a red ball lies there"]
+    words = vocabulary(captions)
+    said, true = torch.from_numpy(encode(captions, words))[:, None]
+    measured = Captioning(words, 1, None).measure(said, true)
+    assert measured["bleu4"] == pytest.approx((4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25)
+
+
 def test_loss_against_a_hand_worked_table() -> None:
     """The first sentence has two words to guess, the second one; padding counts for nothing."""
     logits = torch.zeros(2, 2, 5)

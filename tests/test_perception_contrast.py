@@ -50,3 +50,6 @@ def test_the_order_of_time_is_learnt() -> None:
         optimizer.step()
         losses.append(float(loss))
     assert losses[0] == pytest.approx(math.log(32), abs=0.3) and losses[-1] < 0.6 * math.log(32)
+    with torch.no_grad():  # what does not come next is told from it
+        others = task.loss(network, torch.from_numpy(now), torch.from_numpy(later).roll(1, dims=0))
+    assert float(others) > math.log(32)

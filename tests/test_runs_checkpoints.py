@@ -1,11 +1,14 @@
 """What holds for the files of every checkpoint."""
 
 import resource
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from runs import checkpoints
 from runs.checkpoints import (
     CheckpointError,
     CheckpointWriter,
@@ -47,6 +50,32 @@ def test_a_disk_that_is_full_is_told_and_leaves_the_last_checkpoint(tmp_path: Pa
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "no checkpoint at step 2" in said[0] and "could not keep" in said[1]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()] == ["1"]
+
+
+def test_a_checkpoint_is_on_disk_before_anything_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, done = CheckpointWriter(tmp_path, 2, "step", print), list[str]()
+    sync, replace_text, rename = checkpoints.sync, checkpoints.replace_text, Path.rename
+
+    def noted(what: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(path: Path, *rest: Any) -> Any:
+            done.append(f"{what} {path.name}")
+            return call(path, *rest)
+
+        return run
+
+    monkeypatch.setattr(checkpoints, "sync", noted("sync", sync))
+    monkeypatch.setattr(checkpoints, "replace_text", noted("write", replace_text))
+    monkeypatch.setattr(Path, "rename", noted("rename", rename))
+    writer.save(7, lambda to: save_tensors(to / "weights.safetensors", {"a": torch.ones(1)}))
+    order = ["sync weights.safetensors", "sync .7.partial", "rename .7.partial", "sync checkpoints", "write latest"]
+    assert [step for step in done if step in order] == [*order, "sync checkpoints"]
+
+    def fails(*_: Any) -> None:
+        raise OSError("the machine stops here")
+
+    monkeypatch.setattr(Path, "rename", fails)
+    assert writer.save(8, lambda to: save_tensors(to / "weights.safetensors", {"a": torch.ones(1)})) is None
+    assert checkpoints.find_checkpoint(tmp_path).name == "7"
 
 
 def test_weights_that_were_being_replaced_come_back(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from agents.dqn import DQN
 from agents.replay import FrameReplay
+from envs.episodes import Episodes, Transition
 from runs import train_dqn
 from runs.agent_checkpoints import load_agent
 from runs.checkpoints import load_tensors, save_tensors
@@ -32,7 +33,16 @@ COMMANDS = sorted(
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "trained"
     run(
-        "runs.train_dqn", *TINY, "--out", str(folder), "--evaluate-every-steps", "300", "--evaluation-video-steps", "20"
+        "runs.train_dqn",
+        *TINY,
+        "--out",
+        str(folder),
+        "--evaluate-every-steps",
+        "300",
+        "--evaluation-video-steps",
+        "20",
+        "--evaluation-epsilon",
+        "0.07",
     )
     return folder
 
@@ -118,6 +128,7 @@ def test_a_run_leaves_what_it_promises(trained: Path) -> None:
     }
     assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["540", "600", "latest"]
     assert sorted(p.name for p in (trained / "videos").iterdir()) == ["300.mp4", "600.mp4"]
+    assert json.loads((trained / "evaluation.json").read_text())["epsilon"] == 0.07
     about = json.loads((trained / "config.json").read_text())
     assert about["versions"]["torch"] and about["versions"]["commit"] and about["config"]["env"]["game"] == "catch"
 
@@ -126,26 +137,42 @@ def test_a_run_leaves_what_it_promises(trained: Path) -> None:
 def test_the_loop_stores_and_copies_when_it_should(
     protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cuts, over, copied = [], [], []
-    add, update_target = FrameReplay.add, DQN.update_target
+    seen, epsilons, lost, truncated, copied = list[Transition](), list[float](), [], [], []
+    add, act, receive, update_target = FrameReplay.add, DQN.act, Episodes.receive, DQN.update_target
 
-    def watched(replay: FrameReplay, *given: Any) -> None:
-        cuts.append(given[3].copy())
-        over.append(given[4].copy())
+    def received(games: Episodes) -> Transition:
+        seen.append(receive(games))
+        return seen[-1]
+
+    def added(replay: FrameReplay, *given: Any) -> None:
+        _, _, rewards, cut, over, last_frames = given
+        step = seen[-1]
+        assert rewards is step.rewards and last_frames is step.last_frames
+        lost.append(step.life_lost.copy())
+        assert np.array_equal(cut, step.terminated | (step.life_lost if protocol == "classic" else False))
+        assert np.array_equal(over, step.terminated | step.truncated)
+        truncated.append(over & ~cut)
         add(replay, *given)
+
+    def acted(agent: DQN, frames: Any, epsilon: float) -> Any:
+        epsilons.append(epsilon)
+        return act(agent, frames, epsilon)
 
     def counted(agent: DQN) -> None:
         copied.append(True)
         update_target(agent)
 
-    monkeypatch.setattr(FrameReplay, "add", watched)
+    monkeypatch.setattr(Episodes, "receive", received)
+    monkeypatch.setattr(FrameReplay, "add", added)
+    monkeypatch.setattr(DQN, "act", acted)
     monkeypatch.setattr(DQN, "update_target", counted)
+    monkeypatch.setattr("envs.atari.MAX_FRAMES_PER_EPISODE", 400)
     options = ["--game", "breakout", "--protocol", protocol, "--checkpoint-every-steps", "0", "--out", str(tmp_path)]
     assert train_dqn.main(["pong", *TINY[1:], *options, "--final-evaluation-episodes", "1"]) == 0
-    assert len(copied) == 600 // 40 and len(cuts) == 600 // 2
-    # Random play in Breakout loses its lives within 300 steps; where that counts, it ends the return that is learnt.
-    cut_alone = np.array(cuts) & ~np.array(over)
-    assert cut_alone.any() == (protocol == "classic")
+    assert len(copied) == 600 // 40 and len(lost) == 600 // 2
+    assert np.any(lost) and np.any(truncated)  # or nothing was tried
+    told = {int(row["steps"]): float(row["epsilon"]) for row in metrics(tmp_path) if row["epsilon"]}
+    assert all(epsilons[steps // 2] == epsilon for steps, epsilon in told.items() if steps < 600) and len(told) == 12
 
 
 def test_a_video_that_fails_costs_no_training(

@@ -37,11 +37,14 @@ def test_actions_are_the_best_or_drawn(draws: bool, epsilon: float, shares: list
 def test_short_games_count_no_more_than_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of 32 environments have games of one step and a point, half of ten steps and none."""
 
+    chosen = set[int]()
+
     class Games:
         frames, steps = STATES[:32], 0
 
-        def step(self, _actions: Any) -> Any:
+        def step(self, actions: Any) -> Any:
             self.steps += 1
+            chosen.update(actions.tolist())
             ended = [(env, 1.0, 1) for env in range(16)]
             ended += [(env, 0.0, 10) for env in range(16, 32) if self.steps % 10 == 0]
             return SimpleNamespace(episodes=[SimpleNamespace(env=e, score=s, length_steps=n) for e, s, n in ended])
@@ -53,3 +56,6 @@ def test_short_games_count_no_more_than_long_ones(monkeypatch: pytest.MonkeyPatc
     player: Any = SimpleNamespace(draws=False, num_actions=4, opinion=lambda frames: (OPINION[:32], frames[:, 0, 0, 0]))
     found = evaluate(player, EnvConfig("catch"), episodes=64, epsilon=0.0, seed=0)
     assert len(found["scores"]) == 64 and found["mean"] == 0.5 and found["mean_length_steps"] == 5.5
+    assert chosen == {2}
+    evaluate(player, EnvConfig("catch"), episodes=64, epsilon=1.0, seed=0)
+    assert chosen == {0, 1, 2, 3}

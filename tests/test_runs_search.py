@@ -81,11 +81,11 @@ def test_a_search_is_stopped_and_goes_on(tmp_path: Path) -> None:
 class Told:
     """A process that has written its evaluations, and comes to its end unless it is stopped."""
 
-    def __init__(self, folder: Path, scores: list[float]) -> None:
+    def __init__(self, folder: Path, metric: str, scores: list[float]) -> None:
         self.asked, self.returncode = 0, None
         folder.mkdir(parents=True)
         lines = [f"{500 * (i + 1)},{score}" for i, score in enumerate(scores)]
-        (folder / "metrics.csv").write_text("\n".join(["updates,f1_weighted", *lines, ""]))
+        (folder / "metrics.csv").write_text("\n".join([f"updates,{metric}", *lines, ""]))
 
     def poll(self) -> int | None:
         self.asked += 1
@@ -100,19 +100,24 @@ class Told:
         return self.returncode
 
 
-def test_what_lags_is_stopped_and_the_best_is_looked_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("task", "metric", "sign"), [("classification", "f1_weighted", 1), ("contrast", "validation_loss", -1)]
+)
+def test_what_lags_is_stopped_and_the_best_is_looked_around(
+    task: str, metric: str, sign: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever is nearer to a rate of 1e-3 does better; below the median of three others or more is the end."""
     out, told, rates, scores = tmp_path / "search", [], [], []
 
     def start(folder: Path, command: tuple[str, ...]) -> Told:
         rates.append(float(command[command.index("--learning-rate") + 1]))
         scores.append(1 - abs(math.log10(rates[-1]) + 3) / 10)
-        told.append(Told(folder, [scores[-1]] * 2))
+        told.append(Told(folder, metric, [sign * scores[-1]] * 2))
         return told[-1]
 
     monkeypatch.setattr("runs.search.jobs.start", start)
     monkeypatch.setattr("runs.search.POLL_SECONDS", 0)
-    search = Search(SearchArgs("classification", trials=10, out=out), ["--data", "digits"])
+    search = Search(SearchArgs(task, trials=10, out=out), ["--data", "digits"])
     search.run()
     search.tell()
     whole: list[int] = []

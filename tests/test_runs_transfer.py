@@ -1,13 +1,13 @@
 import csv
 import dataclasses
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 from commands import refused, run
 
+from runs.machine import usable_cores
 from runs.transfer import draw
 from runs.transfer_plan import Cell, Plan, TransferArgs
 
@@ -31,6 +31,14 @@ def test_a_plan_has_every_job_once_and_first_what_others_need() -> None:
     frozen = plan.cells[Cell("random-frozen", "frozen", "dqn", 0)]
     assert "--freeze-backbone-steps" in frozen.command and "--backbone" not in frozen.command
     assert 0.5 < plan.seconds_left() / 3600 < 24
+    for cell, job in plan.cells.items():
+        given = " ".join(job.command) + " "
+        assert f" --seed {cell.seed} " in given
+        assert (" --head linear " in given) == (cell.target == "probe")
+        still = " --freeze-backbone-steps 200000 " if cell.target == "dqn" else " --freeze "
+        assert (still in given) == (cell.variant == "frozen")
+        slower = cell.target == "dqn" and cell.variant == "fine-tuned"
+        assert (" --backbone-learning-rate 1e-4 " in given) == slower
 
 
 def test_a_source_may_name_its_head() -> None:
@@ -90,7 +98,7 @@ def test_a_small_table(tmp_path: Path) -> None:
     command = "runs.transfer breakout --from none,contrast --to probe --seeds 1 --updates 4 --record-steps 1600".split()
     said = run(*command, "--out", str(tmp_path), "--plan")
     assert "4 runs of 4 updates or 200,000 steps each, 4 of them left" in said
-    printed = run(*command, "--out", str(tmp_path), "--at-once", str(min(2, len(os.sched_getaffinity(0)))))
+    printed = run(*command, "--out", str(tmp_path), "--at-once", str(min(2, usable_cores())))
     assert "none: F1 of a linear probe 0." in printed and "| contrast, frozen | 0." in printed
     assert (tmp_path / "results.png").stat().st_size > 5_000
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
