@@ -45,7 +45,8 @@ class DQNConfig:
     initialization: Literal["uniform", "orthogonal"] = "uniform"
     """Weights within ±1/√inputs, as in Mnih et al. 2015, or orthogonal ones times √2 (Saxe et al. 2014)."""
     replay_capacity_steps: int = 1_000_000
-    """Transitions remembered, `buffer_size` of SB3 and CleanRL; a million of 84×84 take 7.1 GB, as they fill."""
+    """Transitions remembered, `buffer_size` of SB3 and CleanRL; a million of 84×84 take 7.1 GB, of main
+    memory as they fill, of a GPU's at once."""
     learning_starts_steps: int = 80_000
     """Random steps before the first update; `learning_starts` of SB3 and CleanRL."""
     target_update_steps: int = 1_000

@@ -118,7 +118,7 @@ class TrainConfig:
     seed: int = 0
     """Of weights, exploration, sampling and every episode."""
     device: Device = "auto"
-    """Where the network lives: `auto` takes a GPU when there is one."""
+    """Where the network lives: `auto` takes CUDA where there is one, else the CPU."""
     precision: Precision = "auto"
     """Of forward and backward passes; weights are kept in float32. `auto` takes bf16 where the hardware has it."""
     num_threads: int = 0
@@ -231,7 +231,7 @@ class SB3Config:
     seed: int = 0
     """Of weights, exploration and games."""
     device: Device = "auto"
-    """`auto` takes a GPU when there is one."""
+    """`auto` takes CUDA where there is one, else the CPU."""
     num_threads: int = 0
     """CPU threads; 0 takes the cores there are."""
     checkpoint_every_steps: int = 50_000
@@ -303,7 +303,8 @@ class ResumeArgs(ResumeRun):
     """Go on with a run where it stopped, under the same configuration and the same W&B run."""
 
     total_steps: int | None = None
-    """A new end. A learning rate that falls until the end falls until this one: it rises at first."""
+    """A new end, whatever score was to stop it before. A learning rate that falls until the end falls until this one:
+    it rises at first."""
 
 
 def to_json(config: Any) -> dict[str, Any]:

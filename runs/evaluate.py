@@ -119,7 +119,7 @@ class EvaluateArgs:
     """Score an agent over whole games, by raw rewards; or a perception task on the test split of a data set."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """A checkpoint folder, or a run folder (its newest checkpoint)."""
+    """A checkpoint folder, or a run folder (its newest checkpoint; FOLDER/best is its best)."""
     episodes: int = 30
     """Whole games to play."""
     protocol: Protocol | None = None

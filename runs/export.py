@@ -14,12 +14,13 @@ class ExportArgs:
     """Copy what acting needs out of a checkpoint: weights and configuration, without replay and optimizer."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """A checkpoint folder, or a run folder (its newest checkpoint)."""
+    """A checkpoint of `runs.train_dqn`, or its run folder (its newest checkpoint)."""
     target: tyro.conf.Positional[Path]
     """Where the copy goes: a folder that does not exist yet, or is empty; for SB3 the name of a new .zip."""
     to: Literal["bf16", "sb3"] = "bf16"
-    """`bf16`: a weights-only checkpoint of half the size, which evaluate and watch read as any other. `sb3`: a model
-    that plain `stable_baselines3.DQN.load` plays, on uint8 stacks (4, 84, 84); SB3's own format has pickles in it."""
+    """`bf16`: a weights-only checkpoint of half the size, which evaluate and watch read as any other. `sb3`, of
+    NatureCNN without dueling: a model that plain `stable_baselines3.DQN.load` plays, on uint8 stacks (4, 84,
+    84); SB3's own format has pickles in it."""
 
 
 def main(args: ExportArgs) -> int:

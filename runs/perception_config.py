@@ -52,7 +52,9 @@ class PerceptionConfig:
     """What is learnt: which class or which values of a game's variables; what each pixel shows; a sentence; the picture
     itself; what it looks like a step later; to draw others like it."""
     data: str
-    """A recording (python -m runs.record_frames), a folder of pictures, `digits`, or a Hugging Face data set's name."""
+    """A recording (python -m runs.record_frames), `digits`, a Hugging Face data set's name, or a folder: for
+    classification of a folder of pictures for each class, for segmentation of images/ and masks/, for captioning of
+    pictures and captions.json or captions.jsonl, else of pictures. What has no train/ and test/ is split 7 : 1 : 2."""
     game: str | None = None
     """Of a recording of several games, the one to learn from; the first when not given. `all`: to tell them apart, or
     to draw any of them."""
@@ -125,7 +127,7 @@ class PerceptionConfig:
     """Of which pictures are tested on, where nobody has chosen them: runs whose figures are to be compared, and an eye
     and what is built on it, need the same."""
     device: Device = "auto"
-    """`auto` takes a GPU when there is one."""
+    """`auto` takes CUDA where there is one, else the CPU."""
     precision: Precision = "auto"
     """Of forward and backward passes; weights are kept in float32. `auto` takes bf16 where the hardware has it."""
     num_threads: int = 0

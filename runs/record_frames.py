@@ -32,7 +32,7 @@ class RecordArgs:
     steps: int = 20_000
     """Steps of each game, about 41 kB each."""
     policy: str = "random"
-    """`random`, or a checkpoint of an agent of these games."""
+    """`random`, or a checkpoint of `runs.train_dqn` on these games."""
     epsilon: float = 0.2
     """Share of random actions beside a checkpoint's."""
     protocol: Protocol = "classic"

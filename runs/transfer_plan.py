@@ -41,7 +41,7 @@ class TransferArgs:
     """What to pretrain on: any perception task, with a head of its own as in `autoencoding:variational`, or `dqn`;
     `none` trains all from nothing, `random-frozen` leaves a backbone as it was drawn."""
     targets: Annotated[str, tyro.conf.arg(name="to")] = "probe,segmentation,dqn"
-    """What to use it for."""
+    """What to use it for: a `probe`, a linear layer that reads the game's variables off it, `segmentation`, `dqn`."""
     seeds: int = 3
     """Runs of each, with seeds 0, 1, 2, …"""
     updates: int = 3_000

@@ -44,7 +44,8 @@ class WatchArgs:
     viewer: bool = False
     """Show it in the Rerun viewer: the app where there is a display, else a page for a browser."""
     record: Path | None = None
-    """Keep what the Rerun viewer shows in this .rrd file, for `rerun FILE.rrd`; without --viewer it shows nothing."""
+    """Keep what the Rerun viewer shows in this .rrd file, for `rerun --bind 127.0.0.1 FILE.rrd`; without --viewer it
+    shows nothing."""
     eye: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """A perception task's checkpoint, which looks at the same frames in the Rerun viewer; may be given again."""
     saliency_every_steps: int | None = None
