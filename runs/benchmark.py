@@ -284,10 +284,6 @@ def _send_result(sender: Any, function: Callable[..., Result], args: tuple[Any, 
 
 def main(args: BenchmarkArgs) -> int:
     """Measure, print the table, return the exit code."""
-    from rich.table import Table
-
-    from runs.progress import console
-
     with refusing_bad_input():
         import gymnasium
 
@@ -301,6 +297,15 @@ def main(args: BenchmarkArgs) -> int:
         if args.num_envs < 1:
             raise ValueError(f"--num-envs {args.num_envs} must be at least 1")
         need_writable(args.json)
+    measured = measure(args)
+    if args.json is not None:
+        args.json.write_text(json.dumps(measured, indent=1))
+    tell(args, measured)
+    return 0
+
+
+def measure(args: BenchmarkArgs) -> dict[str, Any]:
+    """Measure everything, both sides in turn; return what each round gave, and what follows from it."""
     os.environ.pop("OMP_WAIT_POLICY", None)  # ours to set for our side alone
     probes = [measured_alone(sb3, args, *candidate) for candidate in SB3_CANDIDATES]
     fastest = SB3_CANDIDATES[max(range(len(probes)), key=lambda i: probes[i]["steps_per_second"])]
@@ -313,14 +318,32 @@ def main(args: BenchmarkArgs) -> int:
         results["environment"].append(measured_alone(environment_only, args))
         results["learner"].append(measured_alone(learner_only, args))
     medians = {name: statistics.median(r["steps_per_second"] for r in every) for name, every in results.items()}
-    ratios = [
-        o["steps_per_second"] / s["steps_per_second"] for o, s in zip(results["loop"], results["sb3"], strict=True)
-    ]
-    hardware = measured_alone(_hardware)
+    both = zip(results["loop"], results["sb3"], strict=True)
     flop_per_second = statistics.median(product["flop_per_second"] for product in products)
-    best = bound(flop_per_second, medians["environment"])
-    chips = [hardware[chip] for chip in ("gpu", "processor") if chip in hardware]
-    table = Table(title=f"{args.game}, steps/s, median of {args.rounds}: {', '.join(chips)}, {hardware['cores']} cores")
+    parts = results["loop"][0]["ms_per_step"]
+    return {
+        "hardware": measured_alone(_hardware),
+        "medians": medians,
+        "ratios": [ours["steps_per_second"] / theirs["steps_per_second"] for ours, theirs in both],
+        "results": results,
+        "sb3_probes": probes,
+        "bound": bound(flop_per_second, medians["environment"]),
+        "flop_per_second": flop_per_second,
+        "precision": products[0]["precision"],
+        "ms_per_step": {name: statistics.median(r["ms_per_step"][name] for r in results["loop"]) for name in parts},
+    }
+
+
+def tell(args: BenchmarkArgs, measured: dict[str, Any]) -> None:
+    """Print what `measure` returned."""
+    from rich.table import Table
+
+    from runs.progress import console
+
+    hardware, medians, results = (measured[name] for name in ("hardware", "medians", "results"))
+    wide = console(width=110)
+    chips = ", ".join(hardware[chip] for chip in ("gpu", "processor") if chip in hardware)
+    table = Table(title=f"{args.game}, steps/s, median of {args.rounds}: {chips}, {hardware['cores']} cores")
     for column in ("what", "steps/s", "ratio to SB3", "share of the bound", "work measured"):
         table.add_column(column)
     titles = {
@@ -330,25 +353,16 @@ def main(args: BenchmarkArgs) -> int:
         "sb3": f"SB3 DQN, {results['sb3'][0]['setting']}",
     }
     for name, title in titles.items():
-        ratio, share = medians[name] / medians["sb3"], medians[name] / best
+        ratio, share = medians[name] / medians["sb3"], medians[name] / measured["bound"]
         table.add_row(title, f"{medians[name]:,.0f}", f"{ratio:.2f}", f"{share:.0%}", results[name][0]["work"])
-    spent = {
-        name: statistics.median(result["ms_per_step"][name] for result in results["loop"])
-        for name in results["loop"][0]["ms_per_step"]
-    }
-    if args.json is not None:
-        whole = {"hardware": hardware, "medians": medians, "ratios": ratios, "results": results, "sb3_probes": probes}
-        whole |= {"bound": best, "flop_per_second": flop_per_second, "ms_per_step": spent}
-        args.json.write_text(json.dumps(whole, indent=1))
-    wide = console(width=110)
     wide.print(table)
-    wide.print(f"whole loop / SB3, round by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+    wide.print(f"whole loop / SB3, round by round: {', '.join(f'{ratio:.2f}' for ratio in measured['ratios'])}")
     wide.print(
-        f"bound: {best:,.0f} steps/s, of {flop_per_second / 1e12:.2f} TFLOP/s ({products[0]['precision']}, 2048³) for "
-        f"{BATCH_SIZE / STEPS_PER_UPDATE:g} samples of {UPDATE_FLOP / 1e6:g} MFLOP a step, and of the environment alone"
+        f"bound: {measured['bound']:,.0f} steps/s, of {measured['flop_per_second'] / 1e12:.2f} TFLOP/s "
+        f"({measured['precision']}, 2048³) for {BATCH_SIZE / STEPS_PER_UPDATE:g} samples of {UPDATE_FLOP / 1e6:g} "
+        "MFLOP a step, and of the environment alone"
     )
-    wide.print("ms a step: " + ", ".join(f"{name} {ms:.2f}" for name, ms in spent.items()))
-    return 0
+    wide.print("ms a step: " + ", ".join(f"{name} {ms:.2f}" for name, ms in measured["ms_per_step"].items()))
 
 
 def _hardware() -> Result:

@@ -74,7 +74,7 @@ def test_killed_at_random_and_resumed(options: list[str], tmp_path: Path) -> Non
         seen = latest.read_text() if latest.exists() else ""
         while process.poll() is None and (not latest.exists() or latest.read_text() == seen):
             time.sleep(0.002)
-        time.sleep(random.uniform(0.0, 0.6))
+        time.sleep(random.uniform(0.0, 0.4))
         process.send_signal(signal.SIGKILL)
         process.wait()
         if process.returncode != -signal.SIGKILL:
