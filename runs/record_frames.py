@@ -13,6 +13,8 @@ from runs.commands import StopSignal, refusing_bad_input, run_command
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from agents.dqn import DQN
     from envs.screens import EmulatedGame
 
@@ -44,7 +46,6 @@ class RecordArgs:
 def main(args: RecordArgs) -> int:
     """Record; return 0, or 128 and its number when a signal stopped it."""
     from envs.screens import EmulatedGame
-    from runs.checkpoints import replace_text
     from runs.folders import RunFolder
     from runs.frames import EPISODES_NEEDED, FramesError, colours_shown, open_columns, read_card
     from runs.progress import ProgressDisplay
@@ -62,7 +63,7 @@ def main(args: RecordArgs) -> int:
             )
             raise FramesError(f"'{args.out}' holds another recording ({told}): choose another --out")
         lock = RunFolder(args.out, resumed=resumed)
-        replace_text(args.out / "card.json", json.dumps(card, indent=1))
+        keep_card(args.out, card)
         begun = {game: card["done"][game][0] > 0 for game in players}
         columns = {game: open_columns(args.out, game, args.steps, "r+" if begun[game] else "w+") for game in players}
 
@@ -76,28 +77,19 @@ def main(args: RecordArgs) -> int:
             )
         display.begin(sum(step for step, _ in card["done"].values()))
         for number, (game, player) in enumerate(players.items()):
-            step, episode = card["done"][game]
-            while step < args.steps:
+            while card["done"][game][0] < args.steps:
                 # Each series has a seed of its own, so that a recording that was stopped goes on with the next.
-                rng = np.random.default_rng([args.seed, number, episode])
-                for row, over in _series(player, agent, args.epsilon, rng):
-                    for name, value in row.items():
-                        columns[game][name][step] = value
-                    columns[game]["episodes"][step] = episode
-                    step, episode = step + 1, episode + over
+                rng = np.random.default_rng([args.seed, number, card["done"][game][1]])
+                for step, episode in record_series(columns[game], card["done"][game], player, agent, args.epsilon, rng):
                     if step % 500 == 0:
                         display.update(number * args.steps + step, f"{game}, episode {episode}")
                     if stop.number:
                         display.say("stopped. The same command goes on from the last series of episodes")
                         return stop.exit_code
-                    if step == args.steps:
-                        break
-                for column in columns[game].values():
-                    column.flush()  # type: ignore[attr-defined]
-                card["done"][game] = [step, episode]
-                replace_text(args.out / "card.json", json.dumps(card, indent=1))
+                    card["done"][game] = [step, episode]
+                keep_card(args.out, card)
             card["colours"][game] = colours_shown(columns[game]["screens"])
-            replace_text(args.out / "card.json", json.dumps(card, indent=1))
+            keep_card(args.out, card)
         display.say(f"{args.steps * len(players):,} steps in {args.out}")
         for game, (_, episode) in card["done"].items():
             held = episode + (columns[game]["episodes"][-1] == episode)
@@ -107,6 +99,37 @@ def main(args: RecordArgs) -> int:
                     "more --steps, into another --out"
                 )
     return 0
+
+
+def keep_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write a recording's card in one stroke."""
+    from runs.checkpoints import replace_text
+
+    replace_text(folder / "card.json", json.dumps(card, indent=1))
+
+
+def record_series(
+    columns: "dict[str, NDArray[Any]]",
+    done: list[int],
+    player: "EmulatedGame",
+    agent: "DQN | None",
+    epsilon: float,
+    rng: np.random.Generator,
+) -> "Iterator[tuple[int, int]]":
+    """Record a series of episodes, or what of it there is room for, after the steps and episodes that are `done`.
+
+    Yield both at each step, and write them to disk in the end.
+    """
+    step, episode = done
+    for row, over in _series(player, agent, epsilon, rng):
+        for name, value in (row | {"episodes": episode}).items():
+            columns[name][step] = value
+        step, episode = step + 1, episode + over
+        yield step, episode
+        if step == len(columns["episodes"]):
+            break
+    for column in columns.values():
+        column.flush()  # type: ignore[attr-defined]
 
 
 def _series(
