@@ -122,6 +122,25 @@ def read_parameter(text: str, agent: bool) -> Parameter:
     return Parameter(name, low, high, whole)
 
 
+def read_parameters(args: SearchArgs) -> list[Parameter]:
+    """Return what is searched; a learning rate that falls to an end, only above that.
+
+    Raises:
+        ValueError: one cannot be meant.
+    """
+    agent = args.what in PRESETS
+    parameters = [read_parameter(text, agent) for text in args.parameters]
+    if args.what == "contrast" and any(each.name == "batch-size" for each in parameters):
+        raise ValueError("a contrast's loss is against its batch, and grows with batch-size: it cannot be searched")
+    least = PRESETS[args.what][1].agent.learning_rate_end if agent else None
+    for index, (each, text) in enumerate(zip(parameters, args.parameters, strict=True)):
+        if least and each.name == "learning-rate" and each.low < least:
+            if each.name != text:
+                raise ValueError(f"--parameters {text}: {args.what}'s ends at {least}, begin there")
+            parameters[index] = replace(each, low=least)
+    return parameters
+
+
 class Search:
     """A study on disk, and the runs that it is made of."""
 
@@ -136,17 +155,7 @@ class Search:
             raise ValueError(f"'{args.what}' is no preset ({', '.join(PRESETS)}) and no task ({', '.join(SCORED_BY)})")
         if args.trials < 2:
             raise ValueError(f"trials {args.trials} must be at least 2")
-        self.parameters = [read_parameter(text, self.agent) for text in args.parameters]
-        if args.what == "contrast" and any(each.name == "batch-size" for each in self.parameters):
-            raise ValueError("a contrast's loss is against its batch, and grows with batch-size: it cannot be searched")
-        least = PRESETS[args.what][1].agent.learning_rate_end if self.agent else None
-        for index, each in enumerate(self.parameters):
-            if least and each.name == "learning-rate" and each.low < least:  # where it ends; it only falls
-                if each.name not in args.parameters:
-                    raise ValueError(
-                        f"--parameters {args.parameters[index]}: {args.what}'s ends at {least}, begin there"
-                    )
-                self.parameters[index] = replace(each, low=least)
+        self.parameters = read_parameters(args)
         self.metrics = ("evaluation_score",) if self.agent else SCORED_BY[args.what]
         self.count = "steps" if self.agent else "updates"
         self.lower_is_better = self.metrics[0] in LOWER_IS_BETTER
@@ -163,6 +172,10 @@ class Search:
             raise ValueError(
                 f"--{min(single)} is of single runs: a search goes on, scores and keeps them in its own way"
             )
+        self._open_study()
+
+    def _open_study(self) -> None:
+        """Open what is on disk, or a new one."""
         try:
             self.optuna: Any = importlib.import_module("optuna")
         except ImportError as error:
@@ -176,7 +189,7 @@ class Search:
             direction="minimize" if self.lower_is_better else "maximize",
             load_if_exists=True,
         )
-        about = {"command": list(self.command), "parameters": list(args.parameters)}
+        about = {"command": list(self.command), "parameters": list(self.args.parameters)}
         if self.study.user_attrs.get("about", about) != about:
             if any(trial.state.name in ("COMPLETE", "PRUNED") for trial in self.study.trials):
                 raise ValueError(f"'{self.out}' holds a search for something else: give another --out")
