@@ -175,18 +175,25 @@ def test_the_loop_stores_and_copies_when_it_should(
     assert all(epsilons[steps // 2] == epsilon for steps, epsilon in told.items() if steps < 600) and len(told) == 12
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "warning: could not write"),
+        (RuntimeError("No space left on device\nfor colours"), "warning: could not draw"),
+    ],
+)
 def test_a_video_that_fails_costs_no_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr("runs.dqn_run.record_video", fails)
     out = tmp_path / "run"
     options = ("--total-steps", "120", "--evaluation-video-steps", "5", "--out", str(out))
     assert train_dqn.main([*TINY, *options]) == 0
     told = " ".join("".join(capsys.readouterr()).split())
-    assert "warning: could not write" in told and "No space left on device" in told
+    assert said in told and "No space left on device" in told and "for colours" not in told
     assert (out / "checkpoints" / "120").exists() and (out / "evaluation.json").exists()
 
 
