@@ -17,7 +17,7 @@ from runs.checkpoints import (
     save_json,
     write_about,
 )
-from runs.commands import DIVERGED, StopSignal
+from runs.commands import DIVERGED, StopSignal, first_line
 from runs.config import ResumeRun, SB3Config, TrainConfig
 from runs.evaluate import describe
 from runs.folders import EVALUATION, RunFolder
@@ -85,8 +85,7 @@ class Run(Generic[Config]):
             try:
                 self._load(checkpoint)
             except (KeyError, RuntimeError, TypeError, IndexError) as error:
-                about = f"'{checkpoint}' does not fit ({error}): go on with the version of this program that wrote it"
-                raise CheckpointError(about) from error
+                raise misfit(checkpoint, error) from error
             if (self.folder / EVALUATION).exists():  # it is not at its end any more
                 save_json(self.folder / EVALUATION, load_json(self.folder / EVALUATION) | {"final": False})
         write_about(self.folder, self.format, self.config, {"wandb_id": self._wandb_id})
@@ -160,6 +159,12 @@ class Run(Generic[Config]):
         if ended == "stopped":
             return self.stop_signal.exit_code
         return DIVERGED if ended == "diverged" else 0
+
+
+def misfit(checkpoint: Path, error: Exception) -> CheckpointError:
+    """Return what is raised for a checkpoint that another version of this program wrote."""
+    about = f"'{checkpoint}' does not fit ({first_line(error)})"
+    return CheckpointError(f"{about}: go on with the version of this program that wrote it")
 
 
 def settled(config: Config, about: str) -> Config:

@@ -26,7 +26,7 @@ from runs.config import ResumeArgs, SB3Config
 from runs.evaluate import evaluate
 from runs.folders import was_evaluated
 from runs.perception_checkpoints import make_backbone
-from runs.run import Run, new_wandb_id, refuse_finished, resumed, settled
+from runs.run import Run, misfit, new_wandb_id, refuse_finished, resumed, settled
 from runs.sb3_checkpoints import FORMAT, load_config, write_sb3
 from runs.tracking import SB3_METRICS
 
@@ -112,7 +112,10 @@ class SB3Run(Run[SB3Config]):
         else:
             if not (checkpoint / "model.zip").exists():
                 raise CheckpointError(f"'{checkpoint}' has no model.zip, which SB3 goes on from")
-            self.model = algorithm.load(checkpoint / "model.zip", env=self.envs, device=config.device)
+            try:
+                self.model = algorithm.load(checkpoint / "model.zip", env=self.envs, device=config.device)
+            except (TypeError, RuntimeError, KeyError) as error:
+                raise misfit(checkpoint, error) from error
             self.envs.seed(config.seed + self.steps)  # other games than those that the run began with
             if isinstance(self.model, DQN):  # its replay is empty again
                 self.model.learning_starts = settings(config)["learning_starts"] + self.steps

@@ -17,7 +17,7 @@ from stable_baselines3 import DQN
 
 from agents.sb3 import weights_of
 from runs import evaluate, watch
-from runs.checkpoints import load_backbone_weights
+from runs.checkpoints import CheckpointError, load_backbone_weights
 from runs.commands import DIVERGED
 from runs.config import ResumeArgs
 from runs.evaluate import EvaluateArgs
@@ -127,6 +127,10 @@ def test_it_goes_on_by_sb3s_own_means(tmp_path: Path) -> None:
     assert process.returncode == 143 and "--resume" in output, output
     checkpoint = out / "checkpoints" / (out / "checkpoints" / "latest").read_text().strip()
     steps, first = int(checkpoint.name), load_file(checkpoint / "weights.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stable_baselines3.PPO.load", lambda *_, **__: {}["an option that is no more"])
+        with pytest.raises(CheckpointError, match="the version of this program that wrote it"):
+            resumed_run(ResumeArgs(out, total_steps=steps + 100))
     resumed = resumed_run(ResumeArgs(out, total_steps=steps + 100))
     weights = weights_of(resumed.model)
     assert weights.keys() == first.keys() and all(torch.equal(weights[name], first[name]) for name in first)
