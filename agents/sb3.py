@@ -28,7 +28,6 @@ from perception.backbones import Backbone
 from perception.diagnostics import Layer, health
 
 ALGORITHMS: dict[str, type[PPO | A2C | SB3DQN]] = {"ppo": PPO, "a2c": A2C, "dqn": SB3DQN}
-HIDDEN_UNITS = 512  # as NatureCNN has behind its map, SB3's own too
 _EYE = "features_extractor."
 
 
@@ -38,7 +37,9 @@ class BackboneExtractor(BaseFeaturesExtractor):
     SB3 scales images to [0, 1] itself, which a backbone takes as it is.
     """
 
-    def __init__(self, observation_space: Box, backbone: Backbone, freeze: bool = False) -> None:
+    def __init__(
+        self, observation_space: Box, backbone: Backbone, freeze: bool = False, hidden_units: int = 512
+    ) -> None:
         """Take a copy of `backbone`; with `freeze` it stays as it is.
 
         Raises:
@@ -52,11 +53,11 @@ class BackboneExtractor(BaseFeaturesExtractor):
             )
         height, width = backbone.map_size(*size)
         features = backbone.stages[-1].channels * height * width
-        super().__init__(observation_space, HIDDEN_UNITS)
+        super().__init__(observation_space, hidden_units)
         self.backbone, self.frozen = copy.deepcopy(backbone), freeze
         if freeze:
             self.backbone.requires_grad_(False)
-        self.hidden = nn.Linear(features, HIDDEN_UNITS)
+        self.hidden = nn.Linear(features, hidden_units)
         nn.init.orthogonal_(self.hidden.weight, math.sqrt(2))
         nn.init.zeros_(self.hidden.bias)
 

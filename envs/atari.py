@@ -39,8 +39,8 @@ def make_atari(config: EnvConfig, num_envs: int, seed: int) -> Episodes:
     Raises:
         ValueError: it has no such mode or difficulty.
     """
-    altered = config.mode is not None or config.difficulty is not None
-    return Episodes((_wrapped if altered else vector_env)(config, num_envs), seed)
+    make = vector_env if config.mode is None and config.difficulty is None else _wrapped
+    return Episodes(make(config, num_envs), seed)
 
 
 def vector_env(config: EnvConfig, num_envs: int, *, colour: bool = False) -> AtariVectorEnv:

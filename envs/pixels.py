@@ -29,7 +29,7 @@ def make_pixels(env_id: str, num_envs: int, seed: int) -> Episodes:
     try:
         envs = SyncVectorEnv([partial(_preprocessed, env_id)] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
     except (gymnasium.error.Error, ImportError, ValueError, TypeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"cannot make '{env_id}': {error}") from error
+        raise ValueError(f"cannot make '{env_id}': {str(error) or type(error).__name__}") from error
     space = envs.single_action_space
     if not isinstance(space, spaces.Discrete) or space.start != 0 or space.n > MOST_ACTIONS:
         raise ValueError(f"'{env_id}' has the actions {space}; a DQN needs discrete ones, from 0 to at most 255")
@@ -46,7 +46,7 @@ def _preprocessed(env_id: str) -> gymnasium.Env[Any, Any]:
     options = _DISCRETE.get(env_id, {})
     try:
         env = gymnasium.make(env_id, render_mode="rgb_array", **options)
-    except TypeError:  # it takes no such option: then its observations must be images
+    except (TypeError, ValueError, AssertionError):  # it draws nothing: then its observations must be images
         env = gymnasium.make(env_id, **options)
     space = env.observation_space
     if isinstance(space, spaces.Box) and space.dtype == np.uint8 and space.shape == (4, 84, 84):

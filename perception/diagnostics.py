@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 MOST_MOVED = 0.3  # of a layer's size, at an update; about a thousandth is healthy
 MOST_DEAD = 0.9  # of a layer's units
 LEAST_SPREAD = 1e-6  # of what a layer says; of its mean, where that is above 1
+OVERFITTING_UPDATES = 300
 PAST_GUESSING = 1.05  # times the loss of a guess: what new images may cost at most
 
 
@@ -198,9 +199,6 @@ def check_initial_loss(found: float, expected: float | None, theory: str) -> Che
         return Check("initial loss", True, about)
     cause = "the last layer's weights are too large" if found > expected else "the answer leaks into the input"
     return Check("initial loss", False, f"{about}: the usual cause is that {cause}")
-
-
-OVERFITTING_UPDATES = 300
 
 
 def check_overfitting(network: nn.Module, loss: Callable[[nn.Module], Tensor], learning_rate: float) -> Check:

@@ -59,7 +59,7 @@ def resumes(argv: list[str]) -> bool:
 class StopSignal:
     """Notes what asks a loop to end after its step: Ctrl-C, SIGTERM, or a terminal that closes.
 
-    A second one ends the process at once, but not a terminal's, which often tells twice.
+    A second Ctrl-C or SIGTERM ends the process at once; a second SIGHUP is ignored, because a terminal often sends two.
     """
 
     def __init__(self) -> None:

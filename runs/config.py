@@ -303,8 +303,8 @@ class ResumeArgs(ResumeRun):
     """Go on with a run where it stopped, under the same configuration and the same W&B run."""
 
     total_steps: int | None = None
-    """A new end, whatever score was to stop it before. A learning rate that falls until the end falls until this one:
-    it rises at first."""
+    """A new end, whatever score was to stop it before. A learning rate that falls towards the end is higher when the
+    run goes on than when it stopped."""
 
 
 def to_json(config: Any) -> dict[str, Any]:

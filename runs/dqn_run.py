@@ -227,10 +227,12 @@ class DQNRun(Run[TrainConfig]):
         """Write a video of the start of a game; warn where that fails."""
         config, video = self.config, self.folder / "videos" / f"{self.steps}.mp4"
         try:
-            if self._write(video, lambda to: record_video(self.agent, config.env, to, config.seed, 0.0, most_steps)):
-                self._tracker.log_file("evaluation_video", video, self.steps)
-        except Exception as error:  # an environment that somebody wrote may raise anything when it draws
-            self.display.say(f"warning: could not draw '{video}' ({first_line(error)}); training goes on")
+            video.parent.mkdir(exist_ok=True)
+            record_video(self.agent, config.env, video, config.seed, 0.0, most_steps)
+        except Exception as error:  # a full disk, or whatever an environment that somebody wrote raises when it draws
+            self.display.say(f"warning: no video '{video}' ({first_line(error)}); training goes on")
+            return
+        self._tracker.log_file("evaluation_video", video, self.steps)
 
     def _keep_auxiliary(self, auxiliary: AuxiliaryTask, row: dict[str, float]) -> None:
         """Score the task learnt beside play; keep it, on the backbone as it is, in `auxiliary`."""

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from envs.labels.games import LABELS
 from envs.labels.reading import Labels, labels_by_colour
 
-FORMAT, STACK = "saccade-frames-1", 4
+FORMAT = "saccade-frames-1"
+STACK = 4
 COLUMNS: dict[str, tuple[tuple[int, ...], str]] = {
     "screens": ((210, 160), "uint8"),
     "frames": ((84, 84), "uint8"),

@@ -83,7 +83,7 @@ def _perception(checkpoint: Path, game: str | None, steps: int, seed: int, devic
             data = open_dataset(config.task, config.data, config.game, about["size"][0], config.split_seed)
             images = data.images(np.sort(data.splits["test"])[:: -(-len(data.splits["test"]) // PICTURES)])
         except (DatasetError, FramesError) as error:  # it has changed since: what is drawn needs none of it
-            print(f"warning: no known pictures are shown beside: {error}", file=sys.stderr)
+            print(f"warning: no pictures that it knows are shown beside: {error}", file=sys.stderr)
     names, ask = answers_of(task, network)
     seen = torch.from_numpy(images).to(machine.choose_device(device))
     # Of several games no screen stands still.

@@ -52,9 +52,9 @@ class PerceptionConfig:
     """What is learnt: which class or which values of a game's variables; what each pixel shows; a sentence; the picture
     itself; what it looks like a step later; to draw others like it."""
     data: str
-    """A recording (python -m runs.record_frames), `digits`, a Hugging Face data set's name, or a folder: for
-    classification of a folder of pictures for each class, for segmentation of images/ and masks/, for captioning of
-    pictures and captions.json or captions.jsonl, else of pictures. What has no train/ and test/ is split 7 : 1 : 2."""
+    """A recording (python -m runs.record_frames), `digits`, a Hugging Face data set's name, or a folder. In
+    it are, for classification, a folder of pictures for each class; for segmentation images/ and masks/; for captioning
+    pictures and captions.json or captions.jsonl; else pictures. What has no train/ and test/ is split 7 : 1 : 2."""
     game: str | None = None
     """Of a recording of several games, the one to learn from; the first when not given. `all`: to tell them apart, or
     to draw any of them."""
@@ -224,7 +224,7 @@ class PerceptionResumeArgs(ResumeRun):
     """Go on with a perception run where it stopped, under the same configuration and the same W&B run."""
 
     total_updates: int | None = None
-    """A new end. The learning rate falls until this one: it rises at first."""
+    """A new end. The learning rate, which falls towards it, is higher when the run goes on than when it stopped."""
 
 
 def perception_config(plain: dict[str, Any]) -> PerceptionConfig:

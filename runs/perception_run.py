@@ -62,6 +62,8 @@ class PerceptionRun(Run[PerceptionConfig]):
             raise ValueError(f"--image-size is an option of pictures: '{config.data}' is a recording, of 84×84")
         if config.motion_weight and not self.data.recorded:
             raise ValueError(f"--motion-weight is an option of recordings: nothing moves in '{config.data}'")
+        if config.split_seed and self.data.recorded and checkpoint is None:
+            raise ValueError(f"--split-seed is an option of pictures: '{config.data}' is a recording, of episodes")
         variables = config.task == "classification" and "class" not in self.data.names
         if config.augmentation == "affine" and variables:
             raise ValueError(

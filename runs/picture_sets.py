@@ -143,7 +143,8 @@ def _class_folder(folder: Path, size: int, seed: int) -> Dataset:
 def _picture_folder(folder: Path, size: int, seed: int) -> Dataset:
     """Return all pictures in a folder and in those below it, split as `_made_splits` are if they are there.
 
-    Else those of each folder are split by themselves: where `_class_folder` reads the same pictures, as it does.
+    Else each folder is split by itself, so that pictures which `_class_folder` reads too are in the same split there;
+    all together where the folders are too small for that.
     """
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURE_KINDS)
     if made := _made_splits([child.name for child in folder.iterdir() if child.is_dir()]):
@@ -155,7 +156,8 @@ def _picture_folder(folder: Path, size: int, seed: int) -> Dataset:
         within = [file.relative_to(folder).parent for file in files]
         folders = sorted(set(within), key=lambda path: (len(path.parts) != 1, path))
         belongs = _split_by_class(np.array([folders.index(path) for path in within], np.int64), seed)
-    splits = _splits_of(belongs, folder.name)
+    small = not made and not set(SPLITS) <= set(belongs.tolist())
+    splits = _drawn_splits(len(files), folder, seed) if small else _splits_of(belongs, folder.name)
     images = np.stack([read_picture(file, size) for file in files])
     return Dataset(folder.name, 3, (size, size), splits, lambda at: images[at], images, {})
 
@@ -196,10 +198,10 @@ def _mask_folder(folder: Path, size: int, seed: int) -> Dataset:
         raise DatasetError(f"'{folder}' needs pictures in images/ and, under the same names, masks/ of class numbers")
     masks = []
     for file in files:
-        found = [folder / "masks" / f"{file.stem}{kind}" for kind in (file.suffix, ".png")]
+        found = [folder / "masks" / f"{file.stem}{kind}" for kind in (".png", file.suffix)]
         mask = next((path for path in found if path.exists()), None)
         if mask is None:
-            raise DatasetError(f"'{file}' has no mask: '{found[-1]}' is missing")
+            raise DatasetError(f"'{file}' has no mask: '{found[0]}' is missing")
         if mask.suffix.lower() in (".jpg", ".jpeg"):
             raise DatasetError(f"'{mask}' is a JPEG, which changes class numbers: save masks as PNG")
         try:

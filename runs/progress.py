@@ -37,11 +37,21 @@ class WhileRead:
                 send_nowhere(self._file)
         return len(text)
 
+    def flush(self) -> None:
+        """Try again what could not be written."""
+        self.write("")
+
 
 def console(*, stderr: bool = False, **options: Any) -> Console:
     """Return what prints to standard output or error, if there is one, whatever becomes of who reads it."""
     file = sys.stderr if stderr else sys.stdout
-    return Console(file=None if file is None else cast("IO[str]", WhileRead(file)), stderr=stderr, **options)
+    guarded = None if file is None else cast("IO[str]", WhileRead(file))
+    return Console(file=guarded, stderr=stderr, highlight=False, emoji=False, **options)
+
+
+def say(message: str, *, stderr: bool = False) -> None:
+    """Print a line, whatever becomes of who reads it."""
+    console(stderr=stderr).print(message, markup=False, soft_wrap=True)
 
 
 class ProgressDisplay:
@@ -49,7 +59,7 @@ class ProgressDisplay:
 
     def __init__(self, total: int, unit: str = "steps") -> None:
         """Show work of `total` units."""
-        self._console = console(stderr=True, highlight=False)
+        self._console = console(stderr=True)
         self._total, self._unit = total, unit
         self._began, self._began_at = time.monotonic(), 0
         self._next_line = 0.0

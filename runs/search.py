@@ -20,6 +20,7 @@ from runs.config import TrainConfig
 from runs.folders import RunFolder, whole_rows
 from runs.perception_config import PerceptionConfig
 from runs.presets import PRESETS
+from runs.progress import console, say
 
 RANGES = {
     "learning-rate": (1e-5, 1e-2),
@@ -224,7 +225,7 @@ class Search:
             folder = Path(trial.user_attrs.get("folder", str(self.out / str(trial.number))))
             trial.set_user_attr("folder", str(folder))
             said = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
-            print(f"run {made + 1} of {self.args.trials}: {said}", flush=True)
+            say(f"run {made + 1} of {self.args.trials}: {said}")
             options = tuple(part for name, value in values.items() for part in (f"--{name}", repr(value)))
             if not jobs.is_whole(folder):
                 self._follow(trial, folder, (*self.command, *options, "--out", str(folder)))
@@ -254,7 +255,7 @@ class Search:
             self._tell(trial, folder)
         elif process.returncode == DIVERGED:
             self.study.tell(trial, state=states.PRUNED)
-        elif process.returncode in (INTERRUPTED, 128 + signal.SIGTERM):
+        elif process.returncode in (INTERRUPTED, 128 + signal.SIGTERM, 128 + signal.SIGHUP):
             raise KeyboardInterrupt
         else:
             self.study.tell(trial, state=states.FAIL)
@@ -285,8 +286,6 @@ class Search:
         """Print the runs, the best first, draw them, and warn where the best lies at the end of a range."""
         from rich.table import Table
 
-        from runs.progress import console
-
         best = self._best()
         if best is None:
             raise ValueError("no run came to its end: what each said stands above")
@@ -313,11 +312,11 @@ class Search:
         self._draw()
         for each in self.parameters:
             if (edge := each.edge(best.params[each.name])) is not None:
-                print(
+                say(
                     f"warning: the best {each.name}, {best.params[each.name]:.3g}, lies at the {edge} end of its range "
                     f"{each.low:g} to {each.high:g}: search on with --parameters {each.name}=LOW:HIGH and another --out"
                 )
-        print(self.out / "parallel.png")
+        say(str(self.out / "parallel.png"))
 
     def _draw(self) -> None:
         import matplotlib
@@ -354,7 +353,7 @@ def main(argv: list[str]) -> int:
             search.run()
             search.tell()
         except KeyboardInterrupt:
-            print("stopped. The same command goes on")
+            say("stopped. The same command goes on")
             return INTERRUPTED
     return 0
 

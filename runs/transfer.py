@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from runs import jobs
 from runs.commands import INTERRUPTED, refusing_bad_input, run_command
+from runs.progress import say
 from runs.transfer_plan import TARGETS, Job, Plan, TransferArgs
 
 POLL_SECONDS = 0.5
@@ -68,7 +68,7 @@ def make(plan: Plan) -> int:
             ready = [job for job in left if job not in busy and all(need.is_done() for need in job.needs)]
             for job in ready[: len(free)]:
                 hours = plan.seconds_left() / 3600
-                print(f"[{len(left)} left, {hours:.1f} hours] {job.folder.relative_to(plan.out)}", flush=True)
+                say(f"[{len(left)} left, {hours:.1f} hours] {job.folder.relative_to(plan.out)}")
                 with refusing_bad_input():
                     process = jobs.start(job.folder, job.command, log)
                 cores = free.pop()
@@ -82,14 +82,14 @@ def make(plan: Plan) -> int:
                 free.append(cores)
                 if process.returncode or not job.is_done():
                     said = f"; what it said stands in '{plan.log_file}'" if log else ""
-                    print(f"{job.folder.relative_to(plan.out)} ended: the same command goes on{said}", file=sys.stderr)
+                    say(f"{job.folder.relative_to(plan.out)} ended: the same command goes on{said}", stderr=True)
                     return process.returncode or 1
             for cell in plan.gather():
                 value = plan.results[cell][-1][1]
-                print(f"{cell.name}: {TARGETS[cell.target]} {value:.3f} (seed {cell.seed})", flush=True)
+                say(f"{cell.name}: {TARGETS[cell.target]} {value:.3f} (seed {cell.seed})")
             plan.write()
     except KeyboardInterrupt:
-        print("stopped: the same command goes on", file=sys.stderr)
+        say("stopped: the same command goes on", stderr=True)
         return INTERRUPTED
     finally:
         for _, process in busy.values():
@@ -113,9 +113,9 @@ def main(args: TransferArgs) -> int:
     left, total = plan.left(), len(plan.jobs())
     sizes = f"{args.updates:,} updates or {args.dqn_steps:,} steps each"
     hours = plan.seconds_left() / 3600
-    print(f"{plan.out}: {total} runs of {sizes}, {len(left)} of them left, about {hours:.1f} hours")
+    say(f"{plan.out}: {total} runs of {sizes}, {len(left)} of them left, about {hours:.1f} hours")
     for job in left:
-        print(f"  {job.folder.relative_to(plan.out)}")
+        say(f"  {job.folder.relative_to(plan.out)}")
     if args.plan:
         return 0
     with refusing_bad_input():
@@ -124,8 +124,8 @@ def main(args: TransferArgs) -> int:
         return code
     plan.write()
     picture = draw(plan)
-    print((plan.out / "results.md").read_text())
-    print(picture)
+    say((plan.out / "results.md").read_text())
+    say(str(picture))
     return 0
 
 

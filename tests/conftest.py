@@ -15,7 +15,8 @@ from runs import machine
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and what they start
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as nohup does
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)  # nohup's ignoring is inherited by what is started, a handler is not
 machine.usable_cores = lambda: 1  # commands that run within a test take as many threads as there are cores
 
 

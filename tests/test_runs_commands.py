@@ -176,14 +176,10 @@ def test_the_loop_stores_and_copies_when_it_should(
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (OSError(28, "No space left on device"), "warning: could not write"),
-        (RuntimeError("No space left on device\nfor colours"), "warning: could not draw"),
-    ],
+    "error", [OSError(28, "No space left on device"), RuntimeError("No space left on device\nfor colours")]
 )
 def test_a_video_that_fails_costs_no_training(
-    error: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(*_: object) -> None:
         raise error
@@ -193,7 +189,7 @@ def test_a_video_that_fails_costs_no_training(
     options = ("--total-steps", "120", "--evaluation-video-steps", "5", "--out", str(out))
     assert train_dqn.main([*TINY, *options]) == 0
     told = " ".join("".join(capsys.readouterr()).split())
-    assert said in told and "No space left on device" in told and "for colours" not in told
+    assert "warning: no video" in told and "No space left on device" in told and "for colours" not in told
     assert (out / "checkpoints" / "120").exists() and (out / "evaluation.json").exists()
 
 

@@ -4,12 +4,14 @@ import errno
 import io
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.file_proxy import FileProxy
 
-from runs.progress import ProgressDisplay, WhileRead, console
+from runs.commands import send_nowhere
+from runs.progress import ProgressDisplay, WhileRead, console, say
 
 
 def test_what_nobody_reads_goes_nowhere() -> None:
@@ -37,6 +39,15 @@ def test_a_disk_that_is_full_for_a_while_loses_no_later_line() -> None:
     stream.full = False
     read.write("kept")
     assert stream.getvalue() == "kept"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_full_disk_ends_no_work() -> None:
+    with pytest.MonkeyPatch.context() as patch, Path("/dev/full").open("w") as full:
+        patch.setattr("sys.stderr", full)
+        say("lost", stderr=True)
+        ProgressDisplay(1).say("lost")
+        send_nowhere(full)
 
 
 def test_a_console_beside_a_bar_writes_to_the_stream_behind_it() -> None:

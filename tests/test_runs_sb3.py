@@ -128,7 +128,9 @@ def test_it_goes_on_by_sb3s_own_means(tmp_path: Path) -> None:
     checkpoint = out / "checkpoints" / (out / "checkpoints" / "latest").read_text().strip()
     steps, first = int(checkpoint.name), load_file(checkpoint / "weights.safetensors")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stable_baselines3.PPO.load", lambda *_, **__: {}["an option that is no more"])
+        patch.setattr(
+            "stable_baselines3.common.base_class.BaseAlgorithm.load", lambda *_, **__: {}["an option that is no more"]
+        )
         with pytest.raises(CheckpointError, match="the version of this program that wrote it"):
             resumed_run(ResumeArgs(out, total_steps=steps + 100))
     resumed = resumed_run(ResumeArgs(out, total_steps=steps + 100))
