@@ -27,7 +27,7 @@ from perception.segmentation import VOID
 from runs import evaluate, train_dqn, train_perception
 from runs.checkpoints import CheckpointWriter, fold_spectral_norm, load_backbone_weights, load_tensors
 from runs.config import TrackingConfig
-from runs.datasets import open_dataset
+from runs.datasets import MEASURED, open_dataset
 from runs.evaluate import EvaluateArgs
 from runs.perception_config import OPTIONS_OF, PerceptionConfig
 from runs.perception_run import new_run
@@ -141,7 +141,10 @@ def test_a_sound_task_passes_its_check(recorded: Path, task: str, capsys: pytest
 
 
 @pytest.mark.parametrize("task", ["classification", "segmentation", "gan"])
-def test_killed_and_resumed_it_ends_as_if_it_never_was(recorded: Path, tmp_path: Path, task: str) -> None:
+def test_killed_and_resumed_it_ends_as_if_it_never_was(
+    recorded: Path, tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runs.datasets.MEASURED", MEASURED)  # as in the process that is killed
     options = [*SHORT, "--no-baselines", "--num-threads", "1", "--data", str(recorded)]
     options += ["--dropout", "0.5"] * (task in OPTIONS_OF["dropout"])
     options += ["--head", "vae-gan", "--warm-up-updates", "10"] if task == "gan" else []
