@@ -95,7 +95,7 @@ def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-PICTURES = (".png", ".svg", ".pdf")  # that Matplotlib writes
+PLOTS = (".png", ".svg", ".pdf")  # what Matplotlib is let write
 
 
 def need_writable(path: Path | None, *kinds: str) -> None:

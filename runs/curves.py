@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from runs.commands import PICTURES, need_writable, refusing_bad_input, run_command
+from runs.commands import PLOTS, need_writable, refusing_bad_input, run_command
 from runs.folders import whole_rows
 
 
@@ -51,7 +51,7 @@ def main(args: CurvesArgs) -> int:
     with refusing_bad_input():
         if not args.runs:
             raise ValueError("give the folder of at least one run")
-        need_writable(args.out, *PICTURES)
+        need_writable(args.out, *PLOTS)
         try:
             curves = [read_curve(run, args.over, args.metric) for run in args.runs]
         except ValueError as error:

@@ -54,7 +54,7 @@ def main(args: SheetArgs) -> int:
             raise ValueError("need --rows and --every-steps of at least 1")
         if args.seed < 0:
             raise ValueError(f"--seed {args.seed} must be 0 or above")
-        need_writable(args.out, *Image.registered_extensions())
+        need_writable(args.out, ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
     rng = np.random.default_rng(args.seed)
     player.reset(args.seed)
     rows = []

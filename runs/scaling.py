@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runs.benchmark import WARM_UP_STEPS, BenchmarkArgs, Result, measured_alone, whole_loop
-from runs.commands import PICTURES, need_writable, refusing_bad_input, run_command
+from runs.commands import PLOTS, need_writable, refusing_bad_input, run_command
 
 SB3_STEPS = 100_000
 SB3_BYTES = SB3_STEPS * 2 * 4 * 84 * 84  # each state, and the one after it, as whole stacks
@@ -87,7 +87,7 @@ def main(args: ScalingArgs) -> int:
         needed = FrameReplay.bytes_needed(max(args.held_steps, default=0), (84, 84))
         machine.check_memory(needed, "lower --held-steps")
         need_writable(args.json)
-        need_writable(args.picture, *PICTURES)
+        need_writable(args.picture, *PLOTS)
     wide, whole = console(width=110), dict[str, Any]()
 
     def keep(**measured: Any) -> None:

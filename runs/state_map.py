@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from envs.config import Protocol
-from runs.commands import PICTURES, need_writable, refusing_bad_input, run_command
+from runs.commands import PLOTS, need_writable, refusing_bad_input, run_command
 from runs.config import Device
 from runs.evaluate import check_play, load_player
 
@@ -55,7 +55,7 @@ def main(args: StateMapArgs) -> int:
     """Play, map and draw; return the exit code."""
     with refusing_bad_input():
         check_play(1, args.epsilon, args.seed)
-        need_writable(args.out, *PICTURES)
+        need_writable(args.out, *PLOTS)
         if args.most_steps < LEAST_STEPS:
             raise ValueError(f"--most-steps {args.most_steps}: a map needs at least {LEAST_STEPS}")
         if args.perplexity < 1:
