@@ -1,12 +1,11 @@
 // Q-learning with NatureCNN and 512-unit layers (Mnih et al. 2015) on AVX512-BF16 or Intel's AMX: passes in bfloat16
 // with float32 sums, loss and optimizer in float32.
 //
-// Every product is one block of 32×32 sums (`block`, the one place that knows which of the two it has). A convolution is such a product without
-// copies: on a flat grid of positions a kernel's tap is a fixed offset, so the rows of a block are consecutive positions
-// and each step of the sum reads them at its tap's offset. Positions that stick out at the end of a grid's line come out
-// as junk and are left aside. Strides are taken out of the layout: the first layer's input is cut into 4×4 patches (a
-// 2×2 convolution over 21×21×64), its output into four planes of even and odd lines and columns (so that the second
-// layer reads 2×2 from each).
+// Every product is made by `block` (32×32 sums) or by `convolve`, the two places that know which processor it is. A
+// convolution is a product without copies: on a flat grid of positions a kernel's tap is a fixed offset, so the rows of
+// a product are consecutive positions and each step of the sum reads them at its tap's offset. Strides are taken out of
+// the layout: the first layer's input is cut into 4×4 patches (a 2×2 convolution over 21×21×64), its output into four
+// planes of even and odd lines and columns (so that the second layer reads 2×2 from each).
 //
 // One operand of a product lies in rows along the sum; the other in pairs: element (k, n) at [k / 2][n][k % 2].
 
@@ -77,6 +76,18 @@ __m512i narrow(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(hi
 // Where the steps of a sum find their operands, 32 numbers of each row at a time.
 struct Steps {
     std::vector<int> a_at, b_at;
+    int kernel_lines = 0;  // of a convolution over a map with `kernel_lines - 1` lines of zeros above it and below
+
+    struct Range {
+        int first, last;
+    };
+    Range all() const { return {0, count()}; }
+    // Those that read anything but such zeros for a line of the result, which has so many.
+    Range touching(int line, int lines) const {
+        if (!kernel_lines) return all();
+        const int each = count() / kernel_lines;
+        return {each * std::max(0, kernel_lines - 1 - line), each * std::min(kernel_lines, lines - line)};
+    }
 
     // One after the other in both operands.
     static Steps along(int count, int a_stride, int b_stride) {
@@ -96,12 +107,9 @@ struct Steps {
 
 // sums (32×32, a line every `ld` floats) (+)= Σ over steps of a (32 rows × 32) · b (32 × 32).
 // Step k reads row i of `a` at a + a_at[k] + i·lda and pair j of `b` at b + b_at[k] + j·ldb (both counted in bf16).
-// `band` is the same for ROWS rows, as few as are worth a call.
 void block(float* sums, int ld, const bf16* a, int lda, const bf16* b, int ldb, const Steps& steps, bool add = false);
 
 #ifdef __AMX_BF16__
-
-constexpr int ROWS = BLOCK;
 
 // Takes the tiles for a call and gives them back as they were: oneDNN thinks that it alone configures them.
 class Tiles {
@@ -126,7 +134,7 @@ class Tiles {
     }
 };
 
-inline void band(float* sums, int ld, const bf16* a, int lda, const bf16* b, int ldb, const Steps& steps, bool add) {
+void block(float* sums, int ld, const bf16* a, int lda, const bf16* b, int ldb, const Steps& steps, bool add) {
     if (add) {
         _tile_loadd(0, sums, ld * 4);
         _tile_loadd(1, sums + 16, ld * 4);
@@ -155,21 +163,43 @@ inline void band(float* sums, int ld, const bf16* a, int lda, const bf16* b, int
     _tile_stored(3, sums + 16 * ld + 16, ld * 4);
 }
 
-#else
+// cell(line, column, first of 32 output channels, their sums) for each cell of a grid of lines × COLUMNS, which lies in
+// the maps as a grid `width` wide. Positions that stick out at the end of a line come out as junk and are left aside.
+template <int COLUMNS, typename Cell>
+void convolve(const Steps& steps, const bf16* maps, int channels, const bf16* weights, int outputs, int lines, int width,
+              Cell cell) {
+    const int total = (lines - 1) * width + COLUMNS;
+    alignas(64) float sums[BLOCK * BLOCK];
+    for (int output = 0; output < outputs; output += BLOCK) {
+        for (int first = 0; first < total; first += BLOCK) {
+            const int row = std::min(first, total - BLOCK);  // the last rows end with the grid
+            block(sums, BLOCK, maps + row * channels, channels, weights + 2 * output, 2 * outputs, steps);
+            int line = row / width, column = row % width;
+            for (int i = 0; i < BLOCK; i++) {
+                if (column < COLUMNS) cell(line, column, output, sums + i * BLOCK);
+                if (++column == width) column = 0, line++;
+            }
+        }
+    }
+}
 
-constexpr int ROWS = 8;
+#else
 
 struct Tiles {
     Tiles() {}
 };
 
-inline void band(float* sums, int ld, const bf16* a, int lda, const bf16* b, int ldb, const Steps& steps, bool add) {
+// `block` for a few rows and some of the steps: as many sums as there are registers for. Inlined, since the strides are
+// constants then.
+template <int ROWS>
+[[gnu::always_inline]] inline void band(float* sums, int ld, const bf16* a, int lda, const bf16* b, int ldb,
+                                        const Steps& steps, Steps::Range range, bool add = false) {
     __m512 left[ROWS], right[ROWS];
     for (int i = 0; i < ROWS; i++) {
         left[i] = add ? _mm512_loadu_ps(sums + i * ld) : _mm512_setzero_ps();
         right[i] = add ? _mm512_loadu_ps(sums + i * ld + 16) : _mm512_setzero_ps();
     }
-    for (int k = 0; k < steps.count(); k++) {
+    for (int k = range.first; k < range.last; k++) {
         const bf16 *rows = a + steps.a_at[k], *pairs = b + steps.b_at[k];
         for (int j = 0; j < BLOCK / 2; j++, rows += 2, pairs += ldb) {
             const __m512bh b_left = (__m512bh)_mm512_loadu_si512(pairs);
@@ -189,11 +219,31 @@ inline void band(float* sums, int ld, const bf16* a, int lda, const bf16* b, int
     }
 }
 
-#endif
-
 void block(float* sums, int ld, const bf16* a, int lda, const bf16* b, int ldb, const Steps& steps, bool add) {
-    for (int row = 0; row < BLOCK; row += ROWS) band(sums + row * ld, ld, a + row * lda, lda, b, ldb, steps, add);
+    constexpr int ROWS = 8;
+    for (int row = 0; row < BLOCK; row += ROWS) {
+        band<ROWS>(sums + row * ld, ld, a + row * lda, lda, b, ldb, steps, steps.all(), add);
+    }
 }
+
+// cell(line, column, first of 32 output channels, their sums) for each cell of a grid of lines × COLUMNS, which lies in
+// the maps as a grid `width` wide.
+template <int COLUMNS, typename Cell>
+[[gnu::always_inline]] inline void convolve(const Steps& steps, const bf16* maps, int channels, const bf16* weights,
+                                            int outputs, int lines, int width, Cell cell) {
+    constexpr int ROWS = COLUMNS > 10 ? COLUMNS / 2 : COLUMNS;  // a line, or half of one
+    alignas(64) float sums[ROWS * BLOCK];
+    for (int output = 0; output < outputs; output += BLOCK) {
+        for (int row = 0; row < lines * COLUMNS; row += ROWS) {
+            const int line = row / COLUMNS, column = row % COLUMNS;
+            band<ROWS>(sums, BLOCK, maps + (line * width + column) * channels, channels, weights + 2 * output,
+                       2 * outputs, steps, steps.touching(line, lines));
+            for (int i = 0; i < ROWS; i++) cell(line, column + i, output, sums + i * BLOCK);
+        }
+    }
+}
+
+#endif
 
 // to[column][row] = from[row][column] for 32×32, of which `rows` are read (the others are zeros) and `columns` written.
 void transpose(const bf16* from, int ld_from, int rows, bf16* to, int ld_to, int columns) {
@@ -273,28 +323,9 @@ void add_row(float* totals, __m512i row) {
     _mm512_storeu_ps(totals + 16, _mm512_add_ps(_mm512_loadu_ps(totals + 16), _mm512_castsi512_ps(high)));
 }
 
-// cell(line, column, first of 32 output channels, their sums) for each cell of a grid of lines × columns, which lies in
-// the maps as a grid `width` wide.
-template <typename Cell>
-void convolve(const Steps& steps, const bf16* maps, int channels, const bf16* weights, int outputs, int lines,
-              int columns, int width, Cell cell) {
-    const int total = (lines - 1) * width + columns;
-    alignas(64) float sums[ROWS * BLOCK];
-    for (int output = 0; output < outputs; output += BLOCK) {
-        for (int first = 0; first < total; first += ROWS) {
-            const int row = std::min(first, total - ROWS);  // the last rows end with the grid
-            band(sums, BLOCK, maps + row * channels, channels, weights + 2 * output, 2 * outputs, steps, false);
-            int line = row / width, column = row % width;
-            for (int i = 0; i < ROWS; i++) {
-                if (column < columns) cell(line, column, output, sums + i * BLOCK);
-                if (++column == width) column = 0, line++;
-            }
-        }
-    }
-}
-
-Steps square(int size, int width, int channels, int columns) {
+Steps square(int size, int width, int channels, int columns, int kernel_lines = 0) {
     Steps steps;
+    steps.kernel_lines = kernel_lines;
     for (int y = 0; y < size; y++) {
         for (int x = 0; x < size; x++) steps.tap(y * width + x, channels, columns);
     }
@@ -315,8 +346,8 @@ Steps planes() {
 const Steps FORWARD1 = square(2, IMAGE, IMAGE_CHANNELS, FINE_CHANNELS);
 const Steps FORWARD2 = planes();
 const Steps FORWARD3 = square(3, MIDDLE, CHANNELS, CHANNELS);
-const Steps BACKWARD2 = square(2, PADDED, CHANNELS, FINE_CHANNELS);
-const Steps BACKWARD3 = square(3, PADDED, CHANNELS, CHANNELS);
+const Steps BACKWARD2 = square(2, PADDED, CHANNELS, FINE_CHANNELS, 2);
+const Steps BACKWARD3 = square(3, PADDED, CHANNELS, CHANNELS, 3);
 
 // Where the numbers of a layout lie in a weight's own, (out, in, line, column).
 using Places = std::vector<int>;
@@ -467,40 +498,98 @@ void turn_into_pairs(const bf16* from, int ld_from, int columns, bf16* to) {
 
 constexpr int64_t STACK = 4 * 84 * 84;  // bytes of a sample's frames
 
+// Asks for a part, of 400, of a stack that is read soon: memory takes longer than the cutting.
+void fetch(const uint8_t* stack, int part) { _mm_prefetch(stack + part * STACK / 400, _MM_HINT_T1); }
+
+__m512 widened(const uint8_t* sixteen) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)sixteen)));
+}
+
 // Cuts a stack (4, 84, 84) into an image (441, 64): 4×4 patches, whole numbers.
 const bf16* cut(const uint8_t* stack) {
     bf16* image = scratch().image.data();
-    for (int frame = 0; frame < 4; frame++) {
-        for (int cell = 0; cell < IMAGE_CELLS; cell++) {
-            const uint8_t* corner = stack + frame * 84 * 84 + cell / IMAGE * 4 * 84 + cell % IMAGE * 4;
-            int lines[4];
-            for (int line = 0; line < 4; line++) memcpy(&lines[line], corner + line * 84, 4);
-            const __m128i bytes = _mm_set_epi32(lines[3], lines[2], lines[1], lines[0]);
-            const __m512 pixels = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
-            _mm256_storeu_si256((__m256i*)(image + cell * IMAGE_CHANNELS + frame * 16),
-                                (__m256i)_mm512_cvtneps_pbh(pixels));
+    alignas(64) uint8_t patches[4][4][64];  // [frame][column % 4][column / 4, 4×4 pixels], of sixteen columns
+    for (int line = 0; line < IMAGE; line++) {
+        for (int first = 0; first < IMAGE; first += 16) {
+            const int columns = std::min(16, IMAGE - first);
+            for (int frame = 0; frame < 4; frame++) {
+                __m512i lines[4], halves[4];
+                for (int y = 0; y < 4; y++) {
+                    lines[y] = _mm512_maskz_loadu_epi32((1 << columns) - 1,
+                                                        stack + (frame * 84 + line * 4 + y) * 84 + first * 4);
+                }
+                for (int y = 0; y < 4; y += 2) {
+                    halves[y] = _mm512_unpacklo_epi32(lines[y], lines[y + 1]);
+                    halves[y + 1] = _mm512_unpackhi_epi32(lines[y], lines[y + 1]);
+                }
+                for (int half = 0; half < 2; half++) {
+                    _mm512_store_si512(patches[frame][2 * half], _mm512_unpacklo_epi64(halves[half], halves[half + 2]));
+                    _mm512_store_si512(patches[frame][2 * half + 1],
+                                       _mm512_unpackhi_epi64(halves[half], halves[half + 2]));
+                }
+            }
+            for (int column = 0; column < columns; column++, image += IMAGE_CHANNELS) {
+                for (int frame = 0; frame < 4; frame += 2) {
+                    const int at = column / 4 * 16;
+                    _mm512_storeu_si512(image + frame * 16, narrow(widened(patches[frame][column % 4] + at),
+                                                                   widened(patches[frame + 1][column % 4] + at)));
+                }
+            }
         }
     }
-    return image;
+    return scratch().image.data();
+}
+
+// The same, transposed: (64, 480), of which 441 positions count.
+const bf16* cut_transposed(const uint8_t* stack) {
+    bf16* image_t = scratch().image_t.data();
+    __m512i every_fourth[4], and_the_last[4];  // words of two registers of 32, from each of four on
+    for (int x = 0; x < 4; x++) {
+        alignas(64) uint16_t places[2][32];
+        for (int column = 0; column < 32; column++) {
+            places[0][column] = (4 * column + x) % 64;
+            places[1][column] = column < 16 ? column : (4 * column + x - 20) % 64;
+        }
+        every_fourth[x] = _mm512_load_si512(places[0]);
+        and_the_last[x] = _mm512_load_si512(places[1]);
+    }
+    for (int line = 0; line < IMAGE; line++) {
+        for (int row = 0; row < 16; row++) {  // of four frames and four lines each
+            const uint8_t* pixels = stack + (row / 4 * 84 + line * 4 + row % 4) * 84;
+            __m512i words[3];
+            for (int i = 0; i < 3; i++) {
+                const uint8_t* from = pixels + (i < 2 ? 32 * i : 84 - 32);
+                words[i] = narrow(widened(from), widened(from + 16));
+            }
+            for (int x = 0; x < 4; x++) {
+                const __m512i most = _mm512_permutex2var_epi16(words[0], every_fourth[x], words[1]);
+                // What is written behind the line's end, the next line overwrites.
+                _mm512_storeu_si512(image_t + (row * 4 + x) * 480 + line * IMAGE,
+                                    _mm512_permutex2var_epi16(most, and_the_last[x], words[2]));
+            }
+        }
+    }
+    return image_t;
 }
 
 // From one sample's frames to its features, in the order of a (64, 7, 7) map; `kept` gets the maps on the way.
 void see(const uint8_t* stack, const bf16* packed, const float* bias1, const float* bias2, const float* bias3,
          bf16* kept, bf16* features) {
     const bf16* image = cut(stack);
-    convolve(FORWARD1, image, IMAGE_CHANNELS, packed + WEIGHTS1, FINE_CHANNELS, FINE, FINE, IMAGE,
+    convolve<FINE>(FORWARD1, image, IMAGE_CHANNELS, packed + WEIGHTS1, FINE_CHANNELS, FINE, IMAGE,
              [&](int line, int column, int, const float* sums) {
                  const int plane = line % 2 * 2 + column % 2, at = line / 2 * PLANE + column / 2;
+                 fetch(stack + STACK, line * FINE + column);  // the next sample's
                  _mm512_storeu_si512(kept + (plane * PLANE_CELLS + at) * FINE_CHANNELS, rectified(sums, bias1));
              });
     bf16* middle = kept + KEPT_MIDDLE;
-    convolve(FORWARD2, kept, FINE_CHANNELS, packed + WEIGHTS2, CHANNELS, MIDDLE, MIDDLE, PLANE,
+    convolve<MIDDLE>(FORWARD2, kept, FINE_CHANNELS, packed + WEIGHTS2, CHANNELS, MIDDLE, PLANE,
              [&](int line, int column, int channel, const float* sums) {
                  _mm512_storeu_si512(middle + (line * MIDDLE + column) * CHANNELS + channel,
                                      rectified(sums, bias2 + channel));
              });
     alignas(64) bf16 coarse[COARSE_CELLS * CHANNELS];
-    convolve(FORWARD3, middle, CHANNELS, packed + WEIGHTS3, CHANNELS, COARSE, COARSE, MIDDLE,
+    convolve<COARSE>(FORWARD3, middle, CHANNELS, packed + WEIGHTS3, CHANNELS, COARSE, MIDDLE,
              [&](int line, int column, int channel, const float* sums) {
                  _mm512_storeu_si512(coarse + (line * COARSE + column) * CHANNELS + channel,
                                      rectified(sums, bias3 + channel));
@@ -683,7 +772,7 @@ void maps_backward(Update& all, int i, const uint8_t* stack, const bf16* packed,
     pair_up(rows, CHANNELS, 64, CHANNELS, all.d_coarse.data() + i * 64 * CHANNELS);
     transpose_all(middle, MIDDLE_CELLS, CHANNELS, all.middle_t.data() + i * CHANNELS * 96, 96);
 
-    convolve(BACKWARD3, own.padded3.data(), CHANNELS, packed + BACK3, CHANNELS, MIDDLE, MIDDLE, PADDED,
+    convolve<MIDDLE>(BACKWARD3, own.padded3.data(), CHANNELS, packed + BACK3, CHANNELS, MIDDLE, PADDED,
              [&](int line, int column, int channel, const float* d) {
                  const int inside = (line + 1) * PADDED + column + 1;
                  _mm512_storeu_si512(own.padded2.data() + inside * CHANNELS + channel,
@@ -704,9 +793,10 @@ void maps_backward(Update& all, int i, const uint8_t* stack, const bf16* packed,
     for (int plane = 0; plane < 4; plane++) {
         const bf16* map = fine + plane * PLANE_CELLS * FINE_CHANNELS;
         transpose_all(map, PLANE_CELLS, FINE_CHANNELS, all.fine_t.data() + (i * 4 + plane) * FINE_CHANNELS * 128, 128);
-        convolve(BACKWARD2, own.padded2.data(), CHANNELS, packed + BACK2 + plane * 4 * CHANNELS * FINE_CHANNELS,
-                 FINE_CHANNELS, PLANE, PLANE, PADDED, [&](int line, int column, int, const float* d) {
+        convolve<PLANE>(BACKWARD2, own.padded2.data(), CHANNELS, packed + BACK2 + plane * 4 * CHANNELS * FINE_CHANNELS,
+                 FINE_CHANNELS, PLANE, PADDED, [&](int line, int column, int, const float* d) {
                      const int at = (line * 2 + plane / 2) * IMAGE + column * 2 + plane % 2;
+                     fetch(stack, plane * PLANE_CELLS + line * PLANE + column);
                      _mm512_storeu_si512(own.d_fine.data() + at * FINE_CHANNELS,
                                          masked(d, map + (line * PLANE + column) * FINE_CHANNELS));
                  });
@@ -715,12 +805,12 @@ void maps_backward(Update& all, int i, const uint8_t* stack, const bf16* packed,
         add_row(d_biases[0], _mm512_loadu_si512(own.d_fine.data() + at * FINE_CHANNELS));
     }
     pair_up(own.d_fine.data(), FINE_CHANNELS, 448, FINE_CHANNELS, own.d_fine_pairs.data());
-    transpose_all(cut(stack), IMAGE_CELLS, IMAGE_CHANNELS, own.image_t.data(), 480);
+    const bf16* image_t = cut_transposed(stack);
     static const Steps along = Steps::along(14, BLOCK, BLOCK * FINE_CHANNELS);
     for (int tap = 0; tap < 4; tap++) {
         for (int channel = 0; channel < IMAGE_CHANNELS; channel += BLOCK) {
             block(sums1 + (tap * IMAGE_CHANNELS + channel) * FINE_CHANNELS, FINE_CHANNELS,
-                  own.image_t.data() + channel * 480 + tap / 2 * IMAGE + tap % 2, 480, own.d_fine_pairs.data(),
+                  image_t + channel * 480 + tap / 2 * IMAGE + tap % 2, 480, own.d_fine_pairs.data(),
                   2 * FINE_CHANNELS, along, true);
         }
     }
