@@ -31,7 +31,8 @@ class CapturedUpdate(EagerUpdate):
     _learned: Tensor
 
     def learn(self, prepared: PreparedBatch, shown: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Make the update; return `LEARNED`, (4,), on the device."""
+        """Make the update; return `LEARNED`, (4,), on the device. While weights are held, it does not begin."""
+        self._may_step.wait()
         if self._eager_left == 0 and self._graph is None:
             self._capture(prepared)
         if self._graph is None:

@@ -8,6 +8,7 @@ On a CPU with bf16 instructions the whole update is compiled (`native.py`), on a
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,10 @@ class DQN:
         They stay on the device: nothing waits for them here. `shown` are images and targets of the auxiliary task.
         """
         return dict(zip(self.learned, self._update.learn(prepared, shown), strict=True))  # type: ignore[arg-type]
+
+    def weights_held(self) -> AbstractContextManager[None]:
+        """Let updates begin in another thread, but change no weight until this ends: who acts meanwhile acts before."""
+        return self._update.weights_held()
 
     def help_until(self, done: Callable[[], bool]) -> None:
         """Take part, where the update can be shared, in what another thread learns, until `done()`."""

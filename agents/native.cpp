@@ -921,8 +921,9 @@ void saccade_forward(const uint8_t* frames, int samples, const bf16* packed, con
 // products of the units' gradients d and the features x, and their norm follows from those alone, the sum of
 // (x_i · x_j)(d_i · d_j) over all pairs of samples. A frozen backbone, the first six parameters, stays as it is: its
 // gradients are not worked out, and count as 0.
+// While `held`, weights and packed copy stay as they are: the update waits where it would change them.
 void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int hidden_layers, bool frozen,
-                   const Adam* adam, float* numbers) {
+                   const Adam* adam, const std::atomic<bool>* held, float* numbers) {
     thread_local Update own;
     Update& all = own;  // what helpers see as well
     const bool shared = !taken.exchange(true);  // a second one at the same time works alone
@@ -1020,6 +1021,7 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
     }
     const float norm = numbers[3] = float(std::sqrt(squares));
     const float scale = adam->clip_norm > 0 && norm > adam->clip_norm ? adam->clip_norm / norm : 1.0f;
+    for (Wait wait; *held;) wait.pause();
     for (int i = 6; i < 6 + 4 * hidden_layers; i++) {
         const Parameter& p = parameters[i];
         if (p.gradient) adam_step(*adam, scale, p, 0, p.gradient, p.count);

@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -158,7 +158,7 @@ class NativeUpdate:
         hidden, outputs = network.head.hidden_layers(), network.head.output_layers()
         self._parameters = [w for layer in (*network.convolutions(), *hidden, *outputs) for w in layer.parameters()]
         self._backbone = 2 * len(network.convolutions())  # the first of the parameters
-        self._frozen = False
+        self._frozen, self._held = False, ctypes.c_bool(False)
         self._structs = (_Parameter * len(self._parameters))()
         self._hidden_layers = len(hidden)
         without_gradient = {layer.weight for layer in hidden}
@@ -205,9 +205,19 @@ class NativeUpdate:
             self._hidden_layers,
             ctypes.c_bool(self._frozen),
             adam,
+            ctypes.byref(self._held),
             _at(learned),
         )
         return learned
+
+    @contextlib.contextmanager
+    def weights_held(self) -> Iterator[None]:
+        """Let updates that begin meanwhile wait, before they change a weight, until this ends."""
+        self._held.value = True
+        try:
+            yield
+        finally:
+            self._held.value = False
 
     def freeze(self, frozen: bool) -> None:
         """Leave the backbone and Adam's moments of it as they are in the updates from now on; or no longer."""

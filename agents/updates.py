@@ -1,7 +1,9 @@
 """One gradient step of a Q-network, by torch's own means: the reference for every faster path."""
 
+import contextlib
 import copy
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -53,6 +55,8 @@ class EagerUpdate:
         for weight, gradient in zip(self._weights, self._gradients, strict=True):
             weight.grad = gradient
         self._frozen = False
+        self._may_step = threading.Event()
+        self._may_step.set()
 
     def learn(self, prepared: PreparedBatch, shown: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Make the update; return `LEARNED`, (4,), on the device.
@@ -91,6 +95,7 @@ class EagerUpdate:
 
     def _step(self) -> Tensor:
         """Step along the gradients that there are; return their norm before clipping."""
+        self._may_step.wait()
         with torch.no_grad():
             norm = _norm(self._learnt())
             if self._clip_norm > 0:
@@ -107,6 +112,15 @@ class EagerUpdate:
     def _learnt(self) -> list[Tensor]:
         """Return the gradients of what is not frozen."""
         return self._gradients[len(list(self.network.backbone.parameters())) if self._frozen else 0 :]
+
+    @contextlib.contextmanager
+    def weights_held(self) -> Iterator[None]:
+        """Let updates that begin meanwhile wait, before they change a weight, until this ends."""
+        self._may_step.clear()
+        try:
+            yield
+        finally:
+            self._may_step.set()
 
     def freeze(self, frozen: bool) -> None:
         """Leave the backbone and the optimizer's moments of it as they are in the updates from now on; or no longer."""

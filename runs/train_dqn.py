@@ -24,13 +24,13 @@ def train(run: "DQNRun") -> str:
     agent, replay, games, config = run.agent, run.replay, run.games, run.config
     run.begin()
     while run.steps < config.total_steps and not run.reached and not run.stop_signal.number:
-        # Act on what is seen.
+        # Learn, in the other thread, from the batches that the last round prepared; and act on what is seen, by the
+        # weights from before.
         frames = games.frames[:, -1]
-        actions = agent.act(games.frames, run.epsilon()).cpu().numpy()
-
-        # Learn, in the other thread, from the batches that the last round prepared.
         agent.anneal(run.steps, config.total_steps)
-        learning = run.start_learning()
+        with agent.weights_held():
+            learning = run.start_learning()
+            actions = agent.act(games.frames, run.epsilon()).cpu().numpy()
 
         # Let the emulators run, and store what came of it. An end, or a lost life where that counts, cuts the return
         # that is learnt.

@@ -4,6 +4,8 @@ import copy
 import dataclasses
 import shutil
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,22 @@ def test_helpers_change_nothing(options: dict[str, bool]) -> None:
     assert alone == helped
     for weight, twin in zip(*(agent.online.parameters() for agent in agents), strict=True):
         assert torch.equal(weight, twin)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_an_update_waits_for_whoever_acts_before_it(precision: str) -> None:
+    agent, twin = (DQN(DQNConfig(), 6, precision=precision) for _ in range(2))
+    seen, given = stacks(20, seed=1), batch(32)
+    before = agent.q_values(seen)
+    with ThreadPoolExecutor(1) as thread:
+        with agent.weights_held():
+            learning = thread.submit(agent.learn, agent.prepare(given))
+            time.sleep(0.3)  # enough for many updates
+            assert torch.equal(agent.q_values(seen), before)
+            assert not learning.done()
+        assert learning.result() == twin.learn(twin.prepare(given))
+    assert torch.equal(agent.q_values(seen), twin.q_values(seen))
+    assert not torch.equal(agent.q_values(seen), before)
 
 
 @needs_library
