@@ -132,6 +132,10 @@ class DQN:
         """
         return dict(zip(self.learned, self._update.learn(prepared, shown), strict=True))  # type: ignore[arg-type]
 
+    def learn_each(self, batches: list[PreparedBatch]) -> list[Tensor]:
+        """Make an update with each batch, one after the other; return the numbers named in `learned`, (4,), of each."""
+        return self._update.learn_each(batches)
+
     def weights_held(self) -> AbstractContextManager[None]:
         """Let updates begin in another thread, but change no weight until this ends: who acts meanwhile acts before."""
         return self._update.weights_held()

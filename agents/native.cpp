@@ -884,60 +884,23 @@ void pack(int layer, const float* weight, bf16* packed) {
     if (layer > 0) gather(weight, LAYOUTS[layer]->back, 1, packed + BACK[layer]);
 }
 
-}  // namespace
-
-extern "C" {
-
-int saccade_packed_size(int units) { return HIDDEN + units * FEATURES; }
-
-// Asks the kernel for the tiles, where there are any; once a process. Returns 0 when the passes may be used.
-int saccade_begin() {
-#ifdef __AMX_BF16__
-    return int(syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */));
-#else
-    return 0;
-#endif
-}
-
-// Lays the convolutions' weights out for the passes: weight1 (32, 4, 8, 8), weight2 (64, 32, 4, 4), weight3 (64, 64, 3,
-// 3). The hidden layers' (units, 3136) follow as they are, from `saccade_packed_size(0)` on; whoever changes them
-// copies them there.
-void saccade_pack(const float* weight1, const float* weight2, const float* weight3, bf16* packed) {
-    const float* weights[3] = {weight1, weight2, weight3};
-    for (int layer = 0; layer < 3; layer++) pack(layer, weights[layer], packed);
-}
-
-// The network's passes up to the hidden layers' units, as in `forward` above.
-void saccade_forward(const uint8_t* frames, int samples, const bf16* packed, const float* bias1, const float* bias2,
-                     const float* bias3, const float* bias, int units, float* hidden) {
-    Tiles tiles;
-    forward(false, frames, samples, packed, bias1, bias2, bias3, bias, units, nullptr, hidden);
-}
-
 // One update of Q-learning (losses.py has it in torch, and its sources): forward passes, Huber loss, gradients, clipping,
 // Adam. `parameters`: weight and bias of the three convolutions, of the hidden layers, of the output layers. `numbers`
 // gets the mean loss, the mean absolute error, the mean value of the chosen actions and the gradient's norm before
 // clipping. The gradients of the hidden layers' weights, nineteen twentieths of all, are never written down: they are
 // products of the units' gradients d and the features x, and their norm follows from those alone, the sum of
 // (x_i · x_j)(d_i · d_j) over all pairs of samples. A frozen backbone, the first six parameters, stays as it is: its
-// gradients are not worked out, and count as 0.
-// While `held`, weights and packed copy stay as they are: the update waits where it would change them.
-void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int hidden_layers, bool frozen,
-                   const Adam* adam, const std::atomic<bool>* held, float* numbers) {
+// gradients are not worked out, and count as 0. While `held`, weights and packed copy stay as they are: the update waits where it would change them.
+void learn(bool shared, const Batch& batch, bf16* packed, Parameter* parameters, int hidden_layers, bool frozen,
+           const Adam& adam, const std::atomic<bool>& held, float* numbers) {
     thread_local Update own;
     Update& all = own;  // what helpers see as well
-    const bool shared = !taken.exchange(true);  // a second one at the same time works alone
-    if (shared) {
-        rounding = _mm_getcsr();
-        learning = true;  // helpers may come from here on
-    }
-    Tiles tiles;
-    const int samples = batch->samples, actions = batch->actions;
+    const int samples = batch.samples, actions = batch.actions;
     const int width = int(parameters[7].count), units = width * hidden_layers;
     const int rounded = (samples + BLOCK - 1) / BLOCK * BLOCK;
     Parameter* outputs = parameters + 6 + 2 * hidden_layers;
     Sums bias(units), hidden(samples * units), d_hidden, q_tm1(samples * actions);
-    Sums selector(batch->q_t, batch->q_t + samples * actions);
+    Sums selector(batch.q_t, batch.q_t + samples * actions);
     for (int u = 0; u < units; u++) bias[u] = parameters[7 + u / width * 2].weight[u % width];
     all.kept.resize(rounded * KEPT);
     const auto value = [&](const uint8_t* frames, bf16* kept, Sums& q) {
@@ -945,8 +908,8 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
                 bias.data(), units, kept, hidden.data());
         values(outputs, hidden_layers, width, actions, hidden.data(), samples, q.data());
     };
-    if (batch->frames_t) value(batch->frames_t, nullptr, selector);  // double Q-learning
-    value(batch->frames_tm1, all.kept.data(), q_tm1);
+    if (batch.frames_t) value(batch.frames_t, nullptr, selector);  // double Q-learning
+    value(batch.frames_tm1, all.kept.data(), q_tm1);
 
     const int first_learnt = frozen ? 6 : 0;
     for (int i = first_learnt; i < 6 + 4 * hidden_layers; i++) {
@@ -956,14 +919,14 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
     std::fill(numbers, numbers + 4, 0.0f);
     for (int i = 0; i < samples; i++) {
         const float* best = std::max_element(&selector[i * actions], &selector[(i + 1) * actions]);
-        const float target = batch->r_t[i] + batch->discount_t[i] * batch->q_t[best - selector.data()];
-        const float chosen = q_tm1[i * actions + batch->a_tm1[i]], error = target - chosen, size = std::abs(error);
+        const float target = batch.r_t[i] + batch.discount_t[i] * batch.q_t[best - selector.data()];
+        const float chosen = q_tm1[i * actions + batch.a_tm1[i]], error = target - chosen, size = std::abs(error);
         numbers[0] += (size <= 1 ? 0.5f * error * error : size - 0.5f) / samples;
         numbers[1] += size / samples;
         numbers[2] += chosen / samples;
         const float d_chosen = (error < -1 ? 1.0f : error > 1 ? -1.0f : -error) / samples;
         for (int layer = 0; layer < hidden_layers; layer++) {
-            output_backward(outputs + 2 * layer, layer == 0 ? actions : 1, layer == 0 ? int(batch->a_tm1[i]) : 0,
+            output_backward(outputs + 2 * layer, layer == 0 ? actions : 1, layer == 0 ? int(batch.a_tm1[i]) : 0,
                             d_chosen, layer == 0 && hidden_layers == 2, &hidden[i * units + layer * width], width,
                             d_hidden, parameters[7 + 2 * layer].gradient, &all.d_units[i * units + layer * width]);
         }
@@ -989,7 +952,7 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
         });
         share(shared, GROUPS, [&](int group) {
             for (int i = group * GROUP; i < std::min(count, (group + 1) * GROUP); i++) {
-                maps_backward(all, i, batch->frames_tm1 + (first + i) * STACK, packed, kept,
+                maps_backward(all, i, batch.frames_tm1 + (first + i) * STACK, packed, kept,
                               all.d_biases[group], all.sums1[group].data());
             }
         });
@@ -1020,11 +983,11 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
         squares += p.square;
     }
     const float norm = numbers[3] = float(std::sqrt(squares));
-    const float scale = adam->clip_norm > 0 && norm > adam->clip_norm ? adam->clip_norm / norm : 1.0f;
-    for (Wait wait; *held;) wait.pause();
+    const float scale = adam.clip_norm > 0 && norm > adam.clip_norm ? adam.clip_norm / norm : 1.0f;
+    for (Wait wait; held;) wait.pause();
     for (int i = 6; i < 6 + 4 * hidden_layers; i++) {
         const Parameter& p = parameters[i];
-        if (p.gradient) adam_step(*adam, scale, p, 0, p.gradient, p.count);
+        if (p.gradient) adam_step(adam, scale, p, 0, p.gradient, p.count);
     }
     const Steps along = Steps::along(rounded / BLOCK, BLOCK, BLOCK * FEATURES);
     share(shared, units / BLOCK + (frozen ? 0 : 3), [&](int item) {
@@ -1035,19 +998,65 @@ void saccade_learn(const Batch* batch, bf16* packed, Parameter* parameters, int 
                 block(d_weights + feature, FEATURES, all.d_units_t.data() + unit * rounded, rounded,
                       all.sample_pairs.data() + 2 * feature, 2 * FEATURES, along);
             }
-            adam_step(*adam, scale, parameters[6 + unit / width * 2], unit % width * FEATURES, d_weights,
+            adam_step(adam, scale, parameters[6 + unit / width * 2], unit % width * FEATURES, d_weights,
                       BLOCK * FEATURES, packed + HIDDEN + unit * FEATURES);
         } else {
             const int layer = item - units / BLOCK;
-            Adam backbone = *adam;
-            backbone.rate = adam->backbone_rate;
-            backbone.root = adam->backbone_root;
+            Adam backbone = adam;
+            backbone.rate = adam.backbone_rate;
+            backbone.root = adam.backbone_root;
             for (int i = 2 * layer; i < 2 * layer + 2; i++) {
                 adam_step(backbone, scale, parameters[i], 0, parameters[i].gradient, parameters[i].count);
             }
             pack(layer, parameters[2 * layer].weight, packed);
         }
     });
+}
+
+}  // namespace
+
+extern "C" {
+
+int saccade_packed_size(int units) { return HIDDEN + units * FEATURES; }
+
+// Asks the kernel for the tiles, where there are any; once a process. Returns 0 when the passes may be used.
+int saccade_begin() {
+#ifdef __AMX_BF16__
+    return int(syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */));
+#else
+    return 0;
+#endif
+}
+
+// Lays the convolutions' weights out for the passes: weight1 (32, 4, 8, 8), weight2 (64, 32, 4, 4), weight3 (64, 64, 3,
+// 3). The hidden layers' (units, 3136) follow as they are, from `saccade_packed_size(0)` on; whoever changes them
+// copies them there.
+void saccade_pack(const float* weight1, const float* weight2, const float* weight3, bf16* packed) {
+    const float* weights[3] = {weight1, weight2, weight3};
+    for (int layer = 0; layer < 3; layer++) pack(layer, weights[layer], packed);
+}
+
+// The network's passes up to the hidden layers' units, as in `forward` above.
+void saccade_forward(const uint8_t* frames, int samples, const bf16* packed, const float* bias1, const float* bias2,
+                     const float* bias3, const float* bias, int units, float* hidden) {
+    Tiles tiles;
+    forward(false, frames, samples, packed, bias1, bias2, bias3, bias, units, nullptr, hidden);
+}
+
+// `learn` with each of the batches, one after the other. `adam` and `numbers` have one and four for each.
+void saccade_learn(const Batch* batches, int count, bf16* packed, Parameter* parameters, int hidden_layers, bool frozen,
+                   const Adam* adam, const std::atomic<bool>* held, float* numbers) {
+    const bool shared = !taken.exchange(true);  // a second one at the same time works alone
+    if (shared) {
+        rounding = _mm_getcsr();
+        learning = true;  // helpers may come from here on
+    }
+    {
+        Tiles tiles;
+        for (int i = 0; i < count; i++) {
+            learn(shared, batches[i], packed, parameters, hidden_layers, frozen, adam[i], *held, numbers + 4 * i);
+        }
+    }
     if (shared) {
         learning = false;
         taken = false;

@@ -149,8 +149,30 @@ class _Batch(ctypes.Structure):
     )
 
 
+def _batch(prepared: PreparedBatch) -> _Batch:
+    """Return where a batch lies.
+
+    Raises:
+        ValueError: its frames have another shape than the compiled code takes them for.
+        TypeError: as `_at`.
+    """
+    samples, actions = prepared.q_t.shape
+    stacks = (samples, STACK, *FRAME_SHAPE)
+    frames_t = prepared.frames_t if prepared.frames_t.numel() else None
+    if prepared.frames_tm1.shape != stacks or (frames_t is not None and frames_t.shape != stacks):
+        raise ValueError(f"need frames {stacks}, not {tuple(prepared.frames_tm1.shape)}")
+    return _Batch(
+        _at(prepared.frames_tm1, torch.uint8),
+        _at(frames_t, torch.uint8),
+        _at(prepared.a_tm1, torch.int64),
+        *map(_at, (prepared.r_t, prepared.discount_t, prepared.q_t)),
+        samples,
+        actions,
+    )
+
+
 class NativeUpdate:
-    """One update of a `NativeQNetwork` by Adam (Kingma & Ba 2014): what `EagerUpdate` does, in one call."""
+    """One update of a `NativeQNetwork` by Adam (Kingma & Ba 2014): what `EagerUpdate` does, compiled."""
 
     def __init__(self, network: NativeQNetwork, optimizer: torch.optim.Adam, clip_norm: float) -> None:
         """The moments live in `optimizer.state`, where torch has them too. A `clip_norm` of 0 does not clip."""
@@ -170,36 +192,22 @@ class NativeUpdate:
     def learn(self, prepared: PreparedBatch, shown: None = None) -> Tensor:
         """Make the update; return `LEARNED`, (4,). There is no auxiliary task here: nothing is `shown`."""
         assert shown is None
+        return self.learn_each([prepared])[0]
+
+    def learn_each(self, batches: list[PreparedBatch]) -> list[Tensor]:
+        """Make an update with each batch, all in one call; return `LEARNED`, (4,), of each."""
+        structs = (_Batch * len(batches))(*map(_batch, batches))
+        adam = ((ctypes.c_float * 8) * len(batches))(*(self._adam(update) for update in range(1, len(batches) + 1)))
         for index, (struct, weight) in enumerate(zip(self._structs, self._parameters, strict=True)):
             state = self._optimizer.state[weight]
-            state["step"] += not self._frozen or index >= self._backbone
+            if not self._frozen or index >= self._backbone:
+                state["step"] += len(batches)
             struct.weight, struct.gradient, struct.count = _at(weight), _at(weight.grad), weight.numel()
             struct.first, struct.second = _at(state["exp_avg"]), _at(state["exp_avg_sq"])
-        backbone, group = self._optimizer.param_groups
-        beta1, beta2 = group["betas"]
-
-        def corrected(rate: float, weight: Tensor) -> tuple[float, float]:
-            steps = max(1.0, float(self._optimizer.state[weight]["step"]))
-            return rate / (1 - beta1**steps), 1 / math.sqrt(1 - beta2**steps)
-
-        rates = *corrected(group["lr"], self._parameters[-1]), *corrected(backbone["lr"], self._parameters[0])
-        adam = (ctypes.c_float * 8)(*rates, self._clip_norm, beta1, beta2, group["eps"])
-        samples, actions = prepared.q_t.shape
-        stacks = (samples, STACK, *FRAME_SHAPE)
-        frames_t = prepared.frames_t if prepared.frames_t.numel() else None
-        if prepared.frames_tm1.shape != stacks or (frames_t is not None and frames_t.shape != stacks):
-            raise ValueError(f"need frames {stacks}, not {tuple(prepared.frames_tm1.shape)}")
-        batch = _Batch(
-            _at(prepared.frames_tm1, torch.uint8),
-            _at(frames_t, torch.uint8),
-            _at(prepared.a_tm1, torch.int64),
-            *map(_at, (prepared.r_t, prepared.discount_t, prepared.q_t)),
-            samples,
-            actions,
-        )
-        learned = torch.empty(len(LEARNED))
+        learned = torch.empty(len(batches), len(LEARNED))
         _library().saccade_learn(
-            ctypes.byref(batch),
+            structs,
+            len(batches),
             _at(self.network.packed, torch.bfloat16),
             self._structs,
             self._hidden_layers,
@@ -208,7 +216,19 @@ class NativeUpdate:
             ctypes.byref(self._held),
             _at(learned),
         )
-        return learned
+        return list(learned)
+
+    def _adam(self, update: int) -> tuple[float, ...]:
+        """Return the numbers of Adam's step that comes as the `update`-th from now, counted from 1."""
+        backbone, group = self._optimizer.param_groups
+        beta1, beta2 = group["betas"]
+
+        def corrected(rate: float, weight: Tensor) -> tuple[float, float]:
+            steps = float(self._optimizer.state[weight]["step"]) + update
+            return rate / (1 - beta1**steps), 1 / math.sqrt(1 - beta2**steps)
+
+        rates = *corrected(group["lr"], self._parameters[-1]), *corrected(backbone["lr"], self._parameters[0])
+        return *rates, self._clip_norm, beta1, beta2, group["eps"]
 
     @contextlib.contextmanager
     def weights_held(self) -> Iterator[None]:

@@ -80,6 +80,10 @@ class EagerUpdate:
         beside = [] if shown is None else self._join(*shown)
         return torch.stack([*learned, self._step(), *beside])
 
+    def learn_each(self, batches: list[PreparedBatch]) -> list[Tensor]:
+        """Make an update with each batch, one after the other, without an auxiliary task; return what each tells."""
+        return [self.learn(prepared) for prepared in batches]
+
     def _join(self, images: Tensor, targets: Tensor) -> list[Tensor]:
         """Add the auxiliary task's gradient to the agent's, its head's to its own; return `AUXILIARY_LEARNED`."""
         assert self._auxiliary is not None

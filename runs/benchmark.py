@@ -162,7 +162,7 @@ def whole_loop(args: BenchmarkArgs, held_steps: int = WARM_UP_STEPS // 2) -> Res
         _time(spent, "sample", run.replay, "sample")
         _time(spent, "target values", run.agent, "prepare")
         _time(spent, "wait for the learner", run, "finish_learning")
-        _time(spent, "learn (its own thread)", run.agent, "learn")
+        _time(spent, "learn (its own thread)", run.agent, "learn_each")
         with run.display:
             train(run)
         whole, steps = spent.pop("whole") + time.perf_counter(), spent.pop("steps") + run.steps

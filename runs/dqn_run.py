@@ -112,13 +112,13 @@ class DQNRun(Run[TrainConfig]):
 
     def _learn(self, batches: list[PreparedBatch], update: int) -> list[Tensor]:
         """Make one update a batch; return the numbers of each, on the device. `update` is the first one's number."""
+        if self._auxiliary is None:
+            return self.agent.learn_each(batches)
         learned = []
         for number, batch in enumerate(batches, start=update):
-            shown = None
-            if self._auxiliary is not None:
-                # Whatever a task draws at random, a resumed run draws as the whole one would have.
-                torch.manual_seed(self.config.seed * 1_000_003 + number)
-                shown = self._auxiliary.shown(number, batch)
+            # Whatever a task draws at random, a resumed run draws as the whole one would have.
+            torch.manual_seed(self.config.seed * 1_000_003 + number)
+            shown = self._auxiliary.shown(number, batch)
             learned.append(torch.stack(list(self.agent.learn(batch, shown).values())))
         return learned
 
