@@ -166,8 +166,8 @@ void block(float* sums, int ld, const bf16* a, int lda, const bf16* b, int ldb, 
 // cell(line, column, first of 32 output channels, their sums) for each cell of a grid of lines × COLUMNS, which lies in
 // the maps as a grid `width` wide. Positions that stick out at the end of a line come out as junk and are left aside.
 template <int COLUMNS, typename Cell>
-void convolve(const Steps& steps, const bf16* maps, int channels, const bf16* weights, int outputs, int lines, int width,
-              Cell cell) {
+void convolve(const Steps& steps, const bf16* maps, int channels, const bf16* weights, int outputs, int lines,
+              int width, Cell cell) {
     const int total = (lines - 1) * width + COLUMNS;
     alignas(64) float sums[BLOCK * BLOCK];
     for (int output = 0; output < outputs; output += BLOCK) {
@@ -543,7 +543,9 @@ const bf16* cut(const uint8_t* stack) {
 // The same, transposed: (64, 480), of which 441 positions count.
 const bf16* cut_transposed(const uint8_t* stack) {
     bf16* image_t = scratch().image_t.data();
-    __m512i every_fourth[4], and_the_last[4];  // words of two registers of 32, from each of four on
+    // A line's 84 words lie in three registers, the last of which has 52 to 83. For each of four columns of a patch:
+    // which words of the first two, and then which of those and of the last.
+    __m512i every_fourth[4], and_the_last[4];
     for (int x = 0; x < 4; x++) {
         alignas(64) uint16_t places[2][32];
         for (int column = 0; column < 32; column++) {
@@ -577,23 +579,23 @@ void see(const uint8_t* stack, const bf16* packed, const float* bias1, const flo
          bf16* kept, bf16* features) {
     const bf16* image = cut(stack);
     convolve<FINE>(FORWARD1, image, IMAGE_CHANNELS, packed + WEIGHTS1, FINE_CHANNELS, FINE, IMAGE,
-             [&](int line, int column, int, const float* sums) {
-                 const int plane = line % 2 * 2 + column % 2, at = line / 2 * PLANE + column / 2;
-                 fetch(stack + STACK, line * FINE + column);  // the next sample's
-                 _mm512_storeu_si512(kept + (plane * PLANE_CELLS + at) * FINE_CHANNELS, rectified(sums, bias1));
-             });
+                   [&](int line, int column, int, const float* sums) {
+                       const int plane = line % 2 * 2 + column % 2, at = line / 2 * PLANE + column / 2;
+                       fetch(stack + STACK, line * FINE + column);  // the next sample's
+                       _mm512_storeu_si512(kept + (plane * PLANE_CELLS + at) * FINE_CHANNELS, rectified(sums, bias1));
+                   });
     bf16* middle = kept + KEPT_MIDDLE;
     convolve<MIDDLE>(FORWARD2, kept, FINE_CHANNELS, packed + WEIGHTS2, CHANNELS, MIDDLE, PLANE,
-             [&](int line, int column, int channel, const float* sums) {
-                 _mm512_storeu_si512(middle + (line * MIDDLE + column) * CHANNELS + channel,
-                                     rectified(sums, bias2 + channel));
-             });
+                     [&](int line, int column, int channel, const float* sums) {
+                         _mm512_storeu_si512(middle + (line * MIDDLE + column) * CHANNELS + channel,
+                                             rectified(sums, bias2 + channel));
+                     });
     alignas(64) bf16 coarse[COARSE_CELLS * CHANNELS];
     convolve<COARSE>(FORWARD3, middle, CHANNELS, packed + WEIGHTS3, CHANNELS, COARSE, MIDDLE,
-             [&](int line, int column, int channel, const float* sums) {
-                 _mm512_storeu_si512(coarse + (line * COARSE + column) * CHANNELS + channel,
-                                     rectified(sums, bias3 + channel));
-             });
+                     [&](int line, int column, int channel, const float* sums) {
+                         _mm512_storeu_si512(coarse + (line * COARSE + column) * CHANNELS + channel,
+                                             rectified(sums, bias3 + channel));
+                     });
     alignas(64) bf16 turned[CHANNELS * 64];
     transpose_all(coarse, COARSE_CELLS, CHANNELS, turned, 64);
     for (int channel = 0; channel < CHANNELS; channel++) {
@@ -773,11 +775,11 @@ void maps_backward(Update& all, int i, const uint8_t* stack, const bf16* packed,
     transpose_all(middle, MIDDLE_CELLS, CHANNELS, all.middle_t.data() + i * CHANNELS * 96, 96);
 
     convolve<MIDDLE>(BACKWARD3, own.padded3.data(), CHANNELS, packed + BACK3, CHANNELS, MIDDLE, PADDED,
-             [&](int line, int column, int channel, const float* d) {
-                 const int inside = (line + 1) * PADDED + column + 1;
-                 _mm512_storeu_si512(own.padded2.data() + inside * CHANNELS + channel,
-                                     masked(d, middle + (line * MIDDLE + column) * CHANNELS + channel));
-             });
+                     [&](int line, int column, int channel, const float* d) {
+                         const int inside = (line + 1) * PADDED + column + 1;
+                         _mm512_storeu_si512(own.padded2.data() + inside * CHANNELS + channel,
+                                             masked(d, middle + (line * MIDDLE + column) * CHANNELS + channel));
+                     });
     for (int line = 0; line < MIDDLE; line++) {
         for (int column = 0; column < PLANE; column++) {  // the padded grid has a zero behind each line
             for (int channel = 0; channel < CHANNELS; channel += BLOCK) {
@@ -794,12 +796,12 @@ void maps_backward(Update& all, int i, const uint8_t* stack, const bf16* packed,
         const bf16* map = fine + plane * PLANE_CELLS * FINE_CHANNELS;
         transpose_all(map, PLANE_CELLS, FINE_CHANNELS, all.fine_t.data() + (i * 4 + plane) * FINE_CHANNELS * 128, 128);
         convolve<PLANE>(BACKWARD2, own.padded2.data(), CHANNELS, packed + BACK2 + plane * 4 * CHANNELS * FINE_CHANNELS,
-                 FINE_CHANNELS, PLANE, PADDED, [&](int line, int column, int, const float* d) {
-                     const int at = (line * 2 + plane / 2) * IMAGE + column * 2 + plane % 2;
-                     fetch(stack, plane * PLANE_CELLS + line * PLANE + column);
-                     _mm512_storeu_si512(own.d_fine.data() + at * FINE_CHANNELS,
-                                         masked(d, map + (line * PLANE + column) * FINE_CHANNELS));
-                 });
+                        FINE_CHANNELS, PLANE, PADDED, [&](int line, int column, int, const float* d) {
+                            const int at = (line * 2 + plane / 2) * IMAGE + column * 2 + plane % 2;
+                            fetch(stack, plane * PLANE_CELLS + line * PLANE + column);
+                            _mm512_storeu_si512(own.d_fine.data() + at * FINE_CHANNELS,
+                                                masked(d, map + (line * PLANE + column) * FINE_CHANNELS));
+                        });
     }
     for (int at = 0; at < FINE * IMAGE; at++) {
         add_row(d_biases[0], _mm512_loadu_si512(own.d_fine.data() + at * FINE_CHANNELS));
@@ -842,8 +844,8 @@ void layers_backward(Update& all, int count, int k, bool add) {
 
 // Frames (samples, 4, 84, 84) to the units of the hidden layers (samples, units), cut at 0. `kept` holds KEPT a sample
 // for the way back, with room for samples rounded up to 32; or it is null.
-void forward(bool shared, const uint8_t* frames, int samples, const bf16* packed, const float* bias1, const float* bias2,
-             const float* bias3, const float* bias, int units, bf16* kept, float* hidden) {
+void forward(bool shared, const uint8_t* frames, int samples, const bf16* packed, const float* bias1,
+             const float* bias2, const float* bias3, const float* bias, int units, bf16* kept, float* hidden) {
     Scratch& own = scratch();
     static const Steps along = Steps::along(FEATURES / BLOCK, BLOCK, BLOCK * BLOCK);
     for (int first = 0; first < samples; first += BLOCK) {
@@ -884,13 +886,14 @@ void pack(int layer, const float* weight, bf16* packed) {
     if (layer > 0) gather(weight, LAYOUTS[layer]->back, 1, packed + BACK[layer]);
 }
 
-// One update of Q-learning (losses.py has it in torch, and its sources): forward passes, Huber loss, gradients, clipping,
-// Adam. `parameters`: weight and bias of the three convolutions, of the hidden layers, of the output layers. `numbers`
+// One update of Q-learning (losses.py has it in torch, and its sources): forward passes, Huber loss, gradients,
+// clipping, Adam. `parameters`: weight and bias of the three convolutions, of the hidden layers, of the output layers. `numbers`
 // gets the mean loss, the mean absolute error, the mean value of the chosen actions and the gradient's norm before
 // clipping. The gradients of the hidden layers' weights, nineteen twentieths of all, are never written down: they are
 // products of the units' gradients d and the features x, and their norm follows from those alone, the sum of
 // (x_i · x_j)(d_i · d_j) over all pairs of samples. A frozen backbone, the first six parameters, stays as it is: its
-// gradients are not worked out, and count as 0. While `held`, weights and packed copy stay as they are: the update waits where it would change them.
+// gradients are not worked out, and count as 0. While `held`, weights and packed copy stay as they are: the update
+// waits where it would change them.
 void learn(bool shared, const Batch& batch, bf16* packed, Parameter* parameters, int hidden_layers, bool frozen,
            const Adam& adam, const std::atomic<bool>& held, float* numbers) {
     thread_local Update own;
