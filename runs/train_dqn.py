@@ -18,8 +18,8 @@ def train(run: "DQNRun") -> str:
     """Run the loop; return why it ended: `done`, `score reached`, `stopped` or `diverged`.
 
     Learning runs in a thread of its own, on batches that were prepared one round before, while this thread acts, lets
-    the emulators run, stores what they show and prepares the next batches. Every hand-over is at a fixed place, so that a
-    run is the same each time, whatever the timing.
+    the emulators run, stores what they show and prepares the next batches. Every hand-over is at a fixed place, so that
+    a run is the same each time, whatever the timing.
     """
     agent, replay, games, config = run.agent, run.replay, run.games, run.config
     run.begin()
