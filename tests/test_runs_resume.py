@@ -246,8 +246,8 @@ def test_a_run_that_reached_its_score_stays_at_its_end(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_is_seen_at_the_end_at_the_latest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn = DQN.learn
-    monkeypatch.setattr(DQN, "learn", lambda *args: {name: math.nan * x for name, x in learn(*args).items()})
+    learn = DQN.learn_each
+    monkeypatch.setattr(DQN, "learn_each", lambda *args: [math.nan * told for told in learn(*args)])
     out = tmp_path / "run"
     never = ["--log-every-steps", "100000", "--checkpoint-every-steps", "0"]
     assert train([*TINY, *never, "--out", str(out)]) == DIVERGED
