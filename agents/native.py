@@ -172,7 +172,7 @@ def _batch(prepared: PreparedBatch) -> _Batch:
 
 
 class NativeUpdate:
-    """One update of a `NativeQNetwork` by Adam (Kingma & Ba 2014): what `EagerUpdate` does, compiled."""
+    """Updates of a `NativeQNetwork` by Adam (Kingma & Ba 2014): what `EagerUpdate` does, compiled."""
 
     def __init__(self, network: NativeQNetwork, optimizer: torch.optim.Adam, clip_norm: float) -> None:
         """The moments live in `optimizer.state`, where torch has them too. A `clip_norm` of 0 does not clip."""
