@@ -156,6 +156,17 @@ def test_helpers_change_nothing(options: dict[str, bool]) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_round_of_updates_is_what_they_are_one_by_one(precision: str) -> None:
+    one_by_one, at_once = (DQN(DQNConfig(), 6, precision=precision) for _ in range(2))
+    prepared = [one_by_one.prepare(batch(32, seed)) for seed in range(4)]
+    told = [list(one_by_one.learn(each).values()) for each in prepared]
+    assert [list(numbers) for numbers in at_once.learn_each(prepared[:3]) + at_once.learn_each(prepared[3:])] == told
+    assert at_once.learn_each([]) == []
+    state, expected = at_once.weights() | at_once.state_dict(), one_by_one.weights() | one_by_one.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_an_update_waits_for_whoever_acts_before_it(precision: str) -> None:
     agent, twin = (DQN(DQNConfig(), 6, precision=precision) for _ in range(2))
     seen, given = stacks(20, seed=1), batch(32)
