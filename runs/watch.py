@@ -126,6 +126,8 @@ def main(args: WatchArgs) -> int:
                 )
             eyes = load_eyes(args, first)
             begin_files(args)
+            if not args.best:
+                stop.listen()  # before Rerun is loaded, in which a KeyboardInterrupt may get lost
             server, viewer = None, None
             if args.viewer:
                 server = opened.enter_context(start_server(args))
@@ -137,7 +139,7 @@ def main(args: WatchArgs) -> int:
                 showing.callback(end_viewer, viewer, server)
             if args.best:
                 moments = choose_best(args, first)
-            stop.listen()
+                stop.listen()
             if viewer is not None:
                 shown = in_viewer(moments, viewer, server, stop)
             else:
